@@ -1,0 +1,152 @@
+//! The command line. One file per sub-command: its arguments, the call, the printed outcome.
+//! Only here is text printed or argv read.
+
+mod exit;
+mod export;
+mod import;
+mod inspect;
+mod jaccard;
+mod manual;
+mod ranks;
+mod reduce;
+mod run;
+mod show;
+mod stats;
+mod stop;
+mod synth;
+
+pub use exit::Code;
+
+use crate::world::World;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Analyses corpora of container images: sizes, layer sharing, exact all-pairs similarity
+#[derive(Debug, Parser)]
+#[command(name = "stratigraph", version, about, long_about = LONG_ABOUT, after_long_help = exit::MANUAL)]
+#[command(propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const LONG_ABOUT: &str = "\
+Analyses corpora of container images: what layers they are made of, which are shared, and how \
+images resemble each other.
+
+`mpirun -n N` or `srun --mpi=pmix -n N` before any command means N ranks; without it, the same \
+command runs as one process with threads. Results are the same bits either way.";
+
+/// Options of every command.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Common {
+    /// Threads per rank [default: the cores this rank may use]
+    #[arg(long, global = true, value_name = "N", env = "STRATIGRAPH_THREADS")]
+    pub threads: Option<std::num::NonZeroUsize>,
+
+    /// Abort when a rank makes no progress for this long; 0 never does
+    #[arg(
+        long,
+        global = true,
+        value_name = "SECONDS",
+        default_value_t = 600,
+        env = "STRATIGRAPH_STALL_SECONDS"
+    )]
+    pub stall_seconds: u64,
+
+    /// Print only errors and the final outcome
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Import(import::Args),
+    Stats(stats::Args),
+    Export(export::Args),
+    Jaccard(jaccard::Args),
+    Reduce(reduce::Args),
+    Inspect(inspect::Args),
+    Synth(synth::Args),
+    Run(run::Args),
+    Ranks(ranks::Args),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
+}
+
+/// What a command needs to know besides its own arguments.
+pub struct Context {
+    /// The ranks.
+    pub world: World,
+    /// Options of every command.
+    pub common: Common,
+}
+
+/// Runs the program: reads argv, starts the ranks, runs one command, prints an error if there is
+/// one, and says how it ended.
+pub fn main() -> ExitCode {
+    let Cli { common, command } = Cli::parse();
+    start_log(&common);
+    match command {
+        Command::Completions(args) => return manual::completions(&args).into(),
+        Command::Man(args) => return finish(None, manual::man(&args)),
+        _ => (),
+    }
+    let world = match World::start(std::time::Duration::from_secs(common.stall_seconds)) {
+        Ok(world) => world,
+        Err(e) => return finish(None, Err(e.into())),
+    };
+    if let Err(e) = start_threads(&common, &world) {
+        return finish(Some(&world), Err(e));
+    }
+    let context = Context { world, common };
+    let outcome = match &command {
+        Command::Import(args) => import::run(args, &context),
+        Command::Stats(args) => stats::run(args, &context),
+        Command::Export(args) => export::run(args, &context),
+        Command::Jaccard(args) => jaccard::run(args, &context),
+        Command::Reduce(args) => reduce::run(args, &context),
+        Command::Inspect(args) => inspect::run(args, &context),
+        Command::Synth(args) => synth::run(args, &context),
+        Command::Run(args) => run::run(args, &context),
+        Command::Ranks(args) => ranks::run(args, &context),
+        Command::Completions(_) | Command::Man(_) => unreachable!("handled above"),
+    };
+    finish(Some(&context.world), outcome)
+}
+
+/// Prints an error and picks the exit code. One rank's error ends the whole job: the others may
+/// be waiting for it.
+fn finish(world: Option<&World>, outcome: anyhow::Result<Code>) -> ExitCode {
+    let error = match outcome {
+        Ok(code) => return code.into(),
+        Err(error) => error,
+    };
+    let code = exit::code_of(&error);
+    match world.filter(|w| w.size() > 1) {
+        Some(world) => {
+            // An error that all ranks meet is best told once, by rank 0.
+            if !world.is_root() {
+                std::thread::sleep(std::time::Duration::from_millis(700));
+            }
+            world.abort(code as u8, &format!("{error:#}"))
+        }
+        None => eprintln!("stratigraph: {error:#}"),
+    }
+    code.into()
+}
+
+fn start_log(common: &Common) {
+    let default = if common.quiet { "error" } else { "warn" };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("STRATIGRAPH_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}
+
+fn start_threads(common: &Common, world: &World) -> anyhow::Result<()> {
+    let threads = common.threads.map_or_else(|| world.cores_per_rank(), usize::from);
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Datasets as memory maps: read-only arrays, and a matrix that is filled through its map.
+
+use super::{Element, Error, Result, Writer};
+use memmap2::{Mmap, MmapMut, MmapOptions};
+use std::marker::PhantomData;
+use std::path::Path;
+
+/// A contiguous dataset mapped read-only. Ranks on one node share its pages.
+pub struct MappedArray<T: Element> {
+    map: Option<Mmap>,
+    length: usize,
+    element: PhantomData<T>,
+}
+
+impl<T: Element> MappedArray<T> {
+    pub(super) fn open(path: &Path, name: &str, offset: u64, length: usize) -> Result<Self> {
+        if length == 0 {
+            return Ok(Self { map: None, length, element: PhantomData });
+        }
+        let fail = |e: String| Error::item(path, name, e);
+        let file = std::fs::File::open(path).map_err(|e| fail(e.to_string()))?;
+        let bytes = length * size_of::<T>();
+        if file.metadata().map_err(|e| fail(e.to_string()))?.len() < offset + bytes as u64 {
+            return Err(fail("reaches past the end of the file; the file was cut short".into()));
+        }
+        // SAFETY: files are never changed in place (written under a temporary name and renamed),
+        // so the mapped bytes stay what they are for as long as the map lives.
+        let map = unsafe { MmapOptions::new().offset(offset).len(bytes).map(&file) }
+            .map_err(|e| fail(e.to_string()))?;
+        bytemuck::try_cast_slice::<u8, T>(&map).map_err(|e| fail(format!("cannot be mapped: {e}")))?;
+        Ok(Self { map: Some(map), length, element: PhantomData })
+    }
+}
+
+impl<T: Element> std::ops::Deref for MappedArray<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match &self.map {
+            Some(map) => &bytemuck::cast_slice(map)[..self.length],
+            None => &[],
+        }
+    }
+}
+
+/// A two-dimensional dataset in a file of its own, filled row by row through a memory map.
+pub struct MappedMatrix<T: Element> {
+    writer: Writer,
+    map: Option<MmapMut>,
+    columns: usize,
+    element: PhantomData<T>,
+}
+
+impl<T: Element> MappedMatrix<T> {
+    /// Reserves `rows` x `columns` elements as dataset `name` in `writer` and maps them.
+    /// All blocks are allocated at once, so that a full disk is an error here and not a
+    /// bus error later.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn create(mut writer: Writer, name: &str, rows: usize, columns: usize) -> Result<Self> {
+        let offset = writer.reserve::<T>(name, rows, columns)?;
+        writer.close()?;
+        let bytes = rows * columns * size_of::<T>();
+        let path = writer.temporary().to_owned();
+        let fail = |e: std::io::Error| Error::write(&path, e);
+        let map = if bytes == 0 {
+            None
+        } else {
+            let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).map_err(fail)?;
+            allocate(&file, offset + bytes as u64).map_err(fail)?;
+            // SAFETY: the file carries a temporary name made from this process's id; no other
+            // process or thread opens it before `finish` renames it.
+            Some(unsafe { MmapOptions::new().offset(offset).len(bytes).map_mut(&file) }.map_err(fail)?)
+        };
+        Ok(Self { writer, map, columns, element: PhantomData })
+    }
+
+    /// All rows, row-major.
+    pub fn as_mut_slice(&mut self) -> &mut [T] {
+        match &mut self.map {
+            Some(map) => bytemuck::cast_slice_mut(map),
+            None => &mut [],
+        }
+    }
+
+    /// Number of columns.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Writes the pages back, syncs and renames.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn finish(mut self) -> Result<()> {
+        if let Some(map) = self.map.take() {
+            map.flush().map_err(|e| Error::write(self.writer.temporary(), e))?;
+        }
+        self.writer.finish()
+    }
+}
+
+/// Gives the first `bytes` of `file` real blocks; a full disk is reported here.
+fn allocate(file: &std::fs::File, bytes: u64) -> std::io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let bytes = libc::off_t::try_from(bytes).map_err(std::io::Error::other)?;
+    // SAFETY: the descriptor is open for writing for the whole call; no memory is passed.
+    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes) } {
+        0 => Ok(()),
+        code => Err(std::io::Error::from_raw_os_error(code)),
+    }
+}

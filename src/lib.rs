@@ -1,0 +1,28 @@
+//! *Stratigraph* analyses corpora of container images: what layers they are made of, which are
+//! shared, how images resemble each other. It runs as MPI ranks under Slurm or as one process on
+//! a laptop, with the same commands and the same bits in the results.
+//!
+//! # The map
+//!
+//! | module | what is there |
+//! |---|---|
+//! | [`cli`] | the command line: one file per sub-command; only here is text printed or argv read |
+//! | [`corpus`] | what is studied: repositories, images, layers, histories; import and `corpus.h5` |
+//! | [`stats`] | sizes, years, percentiles, digest sharing |
+//! | [`pairs`] | the all-pairs engine: tiles, schedule, journal, merge; [`pairs::jaccard`] on it |
+//! | [`report`] | the rank-0 reducer: summary and tables |
+//! | [`world`] | ranks; the only module that knows MPI |
+//! | [`h5`] | files and memory-mapped datasets; the only module that knows HDF5 |
+//! | [`strings`] | string tables and interning, used by all of them |
+//!
+//! `cli` uses the middle row (`corpus`, `stats`, `pairs`, `report`), which uses `world`, `h5`
+//! and `strings`. Kernels are pure functions on slices.
+
+pub mod cli;
+pub mod corpus;
+pub mod h5;
+pub mod pairs;
+pub mod report;
+pub mod stats;
+pub mod strings;
+pub mod world;
