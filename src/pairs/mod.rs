@@ -1,4 +1,20 @@
-//! The all-pairs engine.
+//! The all-pairs engine: upper-triangle tiles, a schedule over ranks, a journal, a merge.
+//!
+//! A measure (so far [`jaccard`]) brings a kernel that turns a [`Tile`] into bytes; the engine
+//! ([`compute`]) decides which rank does which tile, keeps every finished tile in a [`journal`],
+//! and hands the payloads back in tile order. The plan depends on the items and the tile size
+//! alone and the merge on integers and a fixed order: the same bits for any number of ranks, any
+//! tile size and any number of restarts.
+
+mod engine;
+mod histogram;
+pub mod jaccard;
+pub mod journal;
+mod plan;
+
+pub use engine::{Job, Outcome, compute};
+pub use histogram::Histogram;
+pub use plan::{Plan, Shape, Tile};
 
 /// What can go wrong in an all-pairs run.
 #[derive(Debug, thiserror::Error)]

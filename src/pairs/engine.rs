@@ -1,0 +1,95 @@
+//! Runs a plan on the ranks: hands out tiles, journals each result, stops when asked to.
+
+use super::journal::{Fingerprint, Finished, Journal};
+use super::{Error, Plan, Tile};
+use crate::world::World;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What a run of the engine needs besides the kernel.
+pub struct Job<'a> {
+    /// The tiles.
+    pub plan: &'a Plan,
+    /// Identity of the run; journals of another run are refused.
+    pub fingerprint: &'a Fingerprint,
+    /// Directory of the journals; made if it is missing.
+    pub directory: &'a Path,
+    /// Set when the run should end soon (SIGTERM, SIGUSR1).
+    pub stop: &'a AtomicBool,
+    /// Called on every rank with the tiles handed out so far and the number of all tiles.
+    pub progress: &'a (dyn Fn(u64, u64) + Sync),
+}
+
+/// How a run of the engine ended. The same on every rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Number of all tiles.
+    pub tiles: u32,
+    /// Tiles that earlier attempts had finished.
+    pub found: u32,
+    /// Tiles that this attempt computed, over all ranks.
+    pub computed: u32,
+}
+
+impl Outcome {
+    /// True if every tile is finished; false if the run was stopped before.
+    pub fn is_complete(&self) -> bool {
+        self.found + self.computed >= self.tiles
+    }
+}
+
+/// Computes all tiles that no earlier attempt finished. Collective.
+///
+/// A rank takes one tile at a time from a shared counter, so that a kill costs at most one tile
+/// per rank; which rank computes a tile does not show in the results, which are merged in tile
+/// order.
+///
+/// # Errors
+/// [`Error::Journal`] and [`Error::Refused`]; the caller ends the job then.
+pub fn compute(
+    world: &World,
+    job: &Job<'_>,
+    mut kernel: impl FnMut(&Tile) -> Vec<u8>,
+) -> Result<Outcome, Error> {
+    let tiles = job.plan.tiles();
+    let (attempt, missing) = agree_on_missing(world, job)?;
+    let counter = world.counter();
+    let mut journal = Journal::create(job.directory, world.rank(), attempt, job.fingerprint)?;
+    let found = tiles as usize - missing.len();
+    let mut computed = 0u64;
+    loop {
+        if job.stop.load(Ordering::Relaxed) {
+            counter.close();
+            break;
+        }
+        let next = counter.take();
+        let Some(&id) = usize::try_from(next).ok().and_then(|i| missing.get(i)) else { break };
+        tracing::debug!(rank = world.rank(), tile = id, "begins");
+        let payload = kernel(&job.plan.tile(id));
+        journal.record(id, &payload)?;
+        computed += 1;
+        world.progress();
+        (job.progress)(found as u64 + next + 1, u64::from(tiles));
+    }
+    journal.close()?;
+    let mut total = [computed];
+    world.sum_u64(&mut total);
+    Ok(Outcome { tiles, found: found as u32, computed: total[0] as u32 })
+}
+
+/// Rank 0 reads the journals and tells the others, so that all agree even if a network file
+/// system shows them different states.
+fn agree_on_missing(world: &World, job: &Job<'_>) -> Result<(u32, Vec<u32>), Error> {
+    let mut message = Vec::new();
+    if world.is_root() {
+        std::fs::create_dir_all(job.directory)
+            .map_err(|e| Error::Journal { path: job.directory.to_owned(), reason: e.to_string() })?;
+        let finished = Finished::scan(job.directory, job.plan.tiles(), job.fingerprint)?;
+        message.extend_from_slice(&finished.next_attempt().to_le_bytes());
+        message.extend_from_slice(bytemuck::cast_slice(&finished.missing()));
+    }
+    world.broadcast(&mut message);
+    let mut words = message.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]));
+    let attempt = words.next().unwrap_or(0);
+    Ok((attempt, words.collect()))
+}

@@ -1,0 +1,226 @@
+//! The inverted index over distinct sets, with very common items taken out of it.
+//!
+//! An item that n sets have makes n^2 / 2 pairs overlap. For the few most common ones (the empty
+//! layers above all) those pairs are not visited: every set carries a bit mask of the common items
+//! it has, sets with the same mask and sizes form a [`Class`], and the score of a pair that shares
+//! nothing else follows from the two classes. The choice of common items changes the cost, never
+//! a result.
+
+use super::Collapsed;
+use roaring::RoaringBitmap;
+use rustc_hash::FxHashMap;
+
+/// At most this many items are common; a mask is 32 bits wide.
+const MAX_COMMON: usize = 16;
+/// The work over pairs of classes stays below that of visiting some million pairs.
+const MAX_CLASSES: usize = 2048;
+
+/// Sets that are alike in all that the common items can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Class {
+    /// Bit c is set where the sets have common item c.
+    pub mask: u32,
+    /// Number of items.
+    pub size: u32,
+    /// Number of items that are not empty.
+    pub full_size: u32,
+}
+
+/// What the kernel reads. Indices j are those of [`Collapsed::sets`].
+pub struct Index {
+    /// Multiplicity of each set.
+    pub weight: Vec<u64>,
+    /// Class number of each set.
+    pub class_of: Vec<u32>,
+    /// Each set's [`Class`] itself, for the inner loop.
+    pub class_by_set: Vec<Class>,
+    /// The classes.
+    pub classes: Vec<Class>,
+    /// Members of each class, ascending.
+    pub members: Vec<Vec<u32>>,
+    /// CSR offsets of `visits`, n + 1.
+    pub visit_offsets: Vec<u64>,
+    /// For each set the postings that lead to others: its items that are not common and that
+    /// another set has, too.
+    pub visits: Vec<u32>,
+    /// The sets that have an item, for each item that `visits` names.
+    pub postings: Vec<RoaringBitmap>,
+    /// Bytes that sharing the item saves (0 for empty ones), one per posting.
+    pub posting_bytes: Vec<u64>,
+    /// Whether the item is empty, one per posting.
+    pub posting_empty: Vec<bool>,
+    /// Bytes of each common item (0 for empty ones).
+    pub common_bytes: Vec<u64>,
+    /// Bits of the common items that are empty.
+    pub common_empty: u32,
+    /// The most items, empty items and bytes that any set has.
+    pub largest: Largest,
+}
+
+/// Bounds over all sets, from which the width of the kernel's counters follows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Largest {
+    /// Most items in a set.
+    pub items: u64,
+    /// Most empty items in a set.
+    pub empty: u64,
+    /// Most bytes in a set.
+    pub bytes: u64,
+}
+
+/// How often an item must occur to be worth a bit of the mask.
+#[derive(Debug, Clone, Copy)]
+pub struct CommonRule {
+    /// An item that fewer sets have is visited.
+    pub at_least: u64,
+}
+
+impl Default for CommonRule {
+    fn default() -> Self {
+        // 2048 sets make two million pairs, about what a few hundred classes cost.
+        Self { at_least: 2048 }
+    }
+}
+
+impl Index {
+    /// Builds the index. Cost: one pass over all items of all sets.
+    pub fn build(collapsed: &Collapsed, item_bytes: &[u64], item_empty: &[bool], rule: CommonRule) -> Self {
+        let mut uses = vec![0u64; item_bytes.len()];
+        for item in collapsed.sets.iter().flatten() {
+            uses[item as usize] += 1;
+        }
+        let mut common = most_common(&uses, rule);
+        let mut classes = classify(collapsed, item_empty, &common);
+        while classes.0.len() > MAX_CLASSES && common.pop().is_some() {
+            classes = classify(collapsed, item_empty, &common);
+        }
+        let (classes, class_of) = classes;
+        let mut members = vec![Vec::new(); classes.len()];
+        for (j, class) in (0u32..).zip(&class_of) {
+            members[*class as usize].push(j);
+        }
+        let content = |item: u32| if item_empty[item as usize] { 0 } else { item_bytes[item as usize] };
+        let mut index = Self {
+            weight: collapsed.multiplicity.clone(),
+            class_by_set: class_of.iter().map(|c| classes[*c as usize]).collect(),
+            class_of,
+            classes,
+            members,
+            visit_offsets: vec![0],
+            visits: Vec::new(),
+            postings: Vec::new(),
+            posting_bytes: Vec::new(),
+            posting_empty: Vec::new(),
+            common_bytes: common.iter().map(|item| content(*item)).collect(),
+            common_empty: (0..common.len())
+                .filter(|c| item_empty[common[*c] as usize])
+                .fold(0, |bits, c| bits | 1 << c),
+            largest: Largest::default(),
+        };
+        let mut posting_of: Vec<u32> = vec![u32::MAX; uses.len()];
+        for (j, set) in (0u32..).zip(&collapsed.sets) {
+            let (mut empty, mut bytes) = (0u64, 0u64);
+            for item in set {
+                empty += u64::from(item_empty[item as usize]);
+                bytes = bytes.saturating_add(content(item));
+                if uses[item as usize] < 2 || common.contains(&item) {
+                    continue;
+                }
+                let posting = &mut posting_of[item as usize];
+                if *posting == u32::MAX {
+                    *posting = index.postings.len() as u32;
+                    index.postings.push(RoaringBitmap::new());
+                    index.posting_bytes.push(content(item));
+                    index.posting_empty.push(item_empty[item as usize]);
+                }
+                index.postings[*posting as usize].try_push(j).expect("sets are visited in ascending order");
+                index.visits.push(*posting);
+            }
+            index.visit_offsets.push(index.visits.len() as u64);
+            let largest = &mut index.largest;
+            largest.items = largest.items.max(set.len());
+            largest.empty = largest.empty.max(empty);
+            largest.bytes = largest.bytes.max(bytes);
+        }
+        index
+    }
+
+    /// Number of distinct sets.
+    pub fn len(&self) -> usize {
+        self.weight.len()
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.weight.is_empty()
+    }
+
+    /// The postings that lead from set `i` to others.
+    pub fn visits_of(&self, i: usize) -> &[u32] {
+        &self.visits[self.visit_offsets[i] as usize..self.visit_offsets[i + 1] as usize]
+    }
+
+    /// Overlap through common items alone.
+    pub fn common_overlap(&self, a: u32, b: u32) -> CommonOverlap {
+        let both = a & b;
+        CommonOverlap { items: both.count_ones(), empty: (both & self.common_empty).count_ones() }
+    }
+
+    /// Bytes that the common items in `both` save.
+    pub fn common_bytes_of(&self, mut both: u32) -> u64 {
+        let mut bytes = 0u64;
+        both &= !self.common_empty;
+        while both != 0 {
+            bytes = bytes.saturating_add(self.common_bytes[both.trailing_zeros() as usize]);
+            both &= both - 1;
+        }
+        bytes
+    }
+
+    /// Steps that visiting row `i` takes over all columns: the cost model of the plan.
+    pub fn steps_of(&self, i: usize) -> u64 {
+        self.visits_of(i).iter().map(|p| self.postings[*p as usize].len()).sum()
+    }
+
+    /// Memory that the index holds, in bytes (an estimate from lengths).
+    pub fn memory(&self) -> u64 {
+        let postings: u64 = self.postings.iter().map(|p| p.serialized_size() as u64 + 48).sum();
+        postings + (self.visits.len() * 4 + self.len() * 48 + self.postings.len() * 9) as u64
+    }
+}
+
+/// Common items that two sets share.
+#[derive(Debug, Clone, Copy)]
+pub struct CommonOverlap {
+    /// How many.
+    pub items: u32,
+    /// How many of them are empty.
+    pub empty: u32,
+}
+
+fn most_common(uses: &[u64], rule: CommonRule) -> Vec<u32> {
+    let mut common: Vec<u32> =
+        (0..uses.len() as u32).filter(|item| uses[*item as usize] >= rule.at_least.max(2)).collect();
+    common.sort_unstable_by_key(|item| (std::cmp::Reverse(uses[*item as usize]), *item));
+    common.truncate(MAX_COMMON);
+    common
+}
+
+fn classify(collapsed: &Collapsed, item_empty: &[bool], common: &[u32]) -> (Vec<Class>, Vec<u32>) {
+    let any_empty = item_empty.contains(&true);
+    let mut numbers: FxHashMap<Class, u32> = FxHashMap::default();
+    let mut classes = Vec::new();
+    let class_of = collapsed.sets.iter().map(|set| {
+        let mask = common.iter().enumerate().filter(|(_, item)| set.contains(**item));
+        let mask = mask.fold(0u32, |bits, (c, _)| bits | 1 << c);
+        let size = set.len() as u32;
+        let empty = if any_empty { set.iter().filter(|i| item_empty[*i as usize]).count() as u32 } else { 0 };
+        let class = Class { mask, size, full_size: size - empty };
+        *numbers.entry(class).or_insert_with(|| {
+            classes.push(class);
+            classes.len() as u32 - 1
+        })
+    });
+    let class_of = class_of.collect();
+    (classes, class_of)
+}

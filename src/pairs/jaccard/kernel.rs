@@ -1,0 +1,455 @@
+//! The kernel: scores of a tile's rows against its columns, from the inverted index.
+//!
+//! For each row i, the postings of its items are walked once and a counter per column j adds up
+//! what i and j share; only pairs that overlap in more than the common items are ever touched.
+//! Cost per row: one 8-byte add into an array of n counters per posting entry (the counters of
+//! 250,000 columns are 2 MB, about one L2 cache), then a few integer operations per touched pair.
+//! The floor is the number of posting entries; nothing is spent on pairs that do not overlap.
+//!
+//! A pure function of the index and a tile: no I/O, no ranks, no clock.
+
+use super::index::{Class, Index};
+use super::tally::{Count, Tally};
+use crate::pairs::{Shape, Tile};
+use rayon::prelude::*;
+use std::cmp::Ordering;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// What is wanted besides the counts.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Want {
+    /// Neighbours kept per set; 0 for none. Needs tiles of [`Shape::Square`].
+    pub top_k: usize,
+    /// Pairs i < j with at least this score are listed; `None` for none. Above 0.
+    pub min: Option<f64>,
+}
+
+impl Want {
+    /// The tile shape that this needs.
+    pub fn shape(&self) -> Shape {
+        if self.top_k > 0 { Shape::Square } else { Shape::Triangle }
+    }
+}
+
+/// Another set and what is shared with it; the score is `shared / union`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Index of the other set.
+    pub index: u32,
+    /// Items shared.
+    pub shared: u32,
+    /// Items in the union.
+    pub union: u32,
+}
+
+impl Neighbour {
+    /// The Jaccard score.
+    pub fn score(&self) -> f64 {
+        score(self.shared, self.union)
+    }
+
+    /// Higher scores first; equal ones by ascending index.
+    pub fn rank(&self, other: &Self) -> Ordering {
+        other.score().total_cmp(&self.score()).then(self.index.cmp(&other.index))
+    }
+}
+
+/// A pair at or above the threshold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Edge {
+    /// Index i.
+    pub first: u32,
+    /// Index j > i.
+    pub second: u32,
+    /// Items shared.
+    pub shared: u32,
+}
+
+/// The result of one tile.
+#[derive(Debug, Clone)]
+pub struct Partial {
+    /// Counts, as differences to what the classes predict ([`class_totals`]).
+    pub tally: Tally,
+    /// For each row of the tile its best neighbours among the columns, best first.
+    pub neighbours: Vec<Vec<Neighbour>>,
+    /// Pairs at or above the threshold, ascending.
+    pub edges: Vec<Edge>,
+}
+
+/// |A ∩ B| / |A ∪ B| in double precision; two empty sets have score 0, as in the study.
+pub fn score(shared: u32, union: u32) -> f64 {
+    if union == 0 { 0.0 } else { f64::from(shared) / f64::from(union) }
+}
+
+/// A counter that packs shared items, shared empty items and shared bytes into one word, so that
+/// one memory access adds all three.
+trait Packed: Copy + Default + PartialEq + Send + Sync + std::ops::AddAssign {
+    fn pack(empty: bool, bytes: u64) -> Self;
+    fn unpack(self) -> (u32, u32, u64);
+}
+
+const NARROW_ITEMS: u32 = 12;
+const NARROW_EMPTY: u32 = 8;
+
+impl Packed for u64 {
+    #[inline]
+    fn pack(empty: bool, bytes: u64) -> Self {
+        bytes << (NARROW_ITEMS + NARROW_EMPTY) | u64::from(empty) << NARROW_ITEMS | 1
+    }
+
+    #[inline]
+    fn unpack(self) -> (u32, u32, u64) {
+        let items = self & ((1 << NARROW_ITEMS) - 1);
+        let empty = self >> NARROW_ITEMS & ((1 << NARROW_EMPTY) - 1);
+        (items as u32, empty as u32, self >> (NARROW_ITEMS + NARROW_EMPTY))
+    }
+}
+
+impl Packed for u128 {
+    #[inline]
+    fn pack(empty: bool, bytes: u64) -> Self {
+        u128::from(bytes) << 64 | u128::from(empty) << 32 | 1
+    }
+
+    #[inline]
+    fn unpack(self) -> (u32, u32, u64) {
+        (self as u32, (self >> 32) as u32, (self >> 64) as u64)
+    }
+}
+
+/// The kernel with its reusable buffers, one per thread that works on a tile.
+pub struct Kernel<'a> {
+    index: &'a Index,
+    want: Want,
+    ranked: Vec<OnceLock<Vec<Ranked>>>,
+    narrow: Mutex<Vec<Scratch<u64>>>,
+    wide: Mutex<Vec<Scratch<u128>>>,
+}
+
+/// A class as seen from another one that shares common items with it.
+#[derive(Debug, Clone, Copy)]
+struct Ranked {
+    class: u32,
+    shared: u32,
+    union: u32,
+}
+
+struct Scratch<P> {
+    counts: Vec<P>,
+    touched: Vec<u32>,
+    tally: Tally,
+}
+
+impl<'a> Kernel<'a> {
+    /// A kernel over an index.
+    pub fn new(index: &'a Index, want: Want) -> Self {
+        let ranked = index.classes.iter().map(|_| OnceLock::new()).collect();
+        Self { index, want, ranked, narrow: Mutex::default(), wide: Mutex::default() }
+    }
+
+    /// Memory that the counters of one thread take, in bytes.
+    pub fn memory_per_thread(index: &Index) -> u64 {
+        let counter = if is_narrow(index) { 8 } else { 16 };
+        let largest = index.largest.items.min(256);
+        index.len() as u64 * (counter + 4) + (largest + 1) * (2 * largest + 1) * 32
+    }
+
+    /// Computes a tile.
+    pub fn tile(&self, tile: &Tile) -> Partial {
+        if is_narrow(self.index) {
+            self.tile_with(tile, &self.narrow)
+        } else {
+            self.tile_with(tile, &self.wide)
+        }
+    }
+
+    fn tile_with<P: Packed>(&self, tile: &Tile, pool: &Mutex<Vec<Scratch<P>>>) -> Partial {
+        let rows: Vec<u32> = tile.rows.clone().collect();
+        let chunk = rows.len().div_ceil(4 * rayon::current_num_threads()).max(1);
+        let parts: Vec<_> = rows
+            .par_chunks(chunk)
+            .map(|rows| {
+                let lock = || pool.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut scratch = lock().pop().unwrap_or_else(|| self.scratch());
+                let (mut neighbours, mut edges) = (Vec::new(), Vec::new());
+                for &i in rows {
+                    let best = self.row(i, tile, &mut scratch, &mut edges);
+                    neighbours.extend(best);
+                }
+                lock().push(scratch);
+                (neighbours, edges)
+            })
+            .collect();
+        let mut partial = Partial { tally: self.empty_tally(), neighbours: Vec::new(), edges: Vec::new() };
+        for (neighbours, edges) in parts {
+            partial.neighbours.extend(neighbours);
+            partial.edges.extend(edges);
+        }
+        for scratch in pool.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+            let tally = std::mem::replace(&mut scratch.tally, self.empty_tally());
+            partial.tally.merge(&tally);
+        }
+        partial
+    }
+
+    fn empty_tally(&self) -> Tally {
+        Tally::new(self.index.largest.items as u32)
+    }
+
+    fn scratch<P: Packed>(&self) -> Scratch<P> {
+        Scratch {
+            counts: vec![P::default(); self.index.len()],
+            touched: Vec::new(),
+            tally: self.empty_tally(),
+        }
+    }
+
+    /// One row; returns its best neighbours if they are wanted.
+    fn row<P: Packed>(
+        &self,
+        i: u32,
+        tile: &Tile,
+        scratch: &mut Scratch<P>,
+        edges: &mut Vec<Edge>,
+    ) -> Option<Vec<Neighbour>> {
+        let index = self.index;
+        let Scratch { counts, touched, tally } = scratch;
+        let own = index.class_by_set[i as usize];
+        let first_column =
+            if self.want.top_k > 0 { tile.columns.start } else { tile.columns.start.max(i + 1) };
+        let columns = first_column..tile.columns.end;
+        add_up(index, i, &columns, counts, touched);
+        let mut best = Best::new(self.want.top_k);
+        let first_edge = edges.len();
+        let weight = index.weight[i as usize];
+        for &j in touched.iter() {
+            let (items, empty, bytes) = counts[j as usize].unpack();
+            let other = index.class_by_set[j as usize];
+            let both = index.common_overlap(own.mask, other.mask);
+            let shared = items + both.items;
+            let union = own.size + other.size - shared;
+            if j > i {
+                let pairs = Count::pair(weight * index.weight[j as usize]);
+                let full_shared = shared - empty - both.empty;
+                let class_union = own.size + other.size - both.items;
+                let class_full = both.items - both.empty;
+                let full_sizes = own.full_size + other.full_size;
+                tally.all.at(shared, union).add(pairs);
+                tally.all.at(both.items, class_union).subtract(pairs);
+                if full_shared != class_full {
+                    tally.full.at(full_shared, full_sizes - full_shared).add(pairs);
+                    tally.full.at(class_full, full_sizes - class_full).subtract(pairs);
+                    let common = index.common_bytes_of(own.mask & other.mask);
+                    tally.bytes.add(bytes + common, pairs);
+                    tally.bytes.subtract(common, pairs);
+                }
+                if self.want.min.is_some_and(|min| score(shared, union) >= min) {
+                    edges.push(Edge { first: i, second: j, shared });
+                }
+            }
+            best.offer(Neighbour { index: j, shared, union });
+        }
+        self.unvisited(i, &columns, counts, &mut best, edges);
+        edges[first_edge..].sort_unstable();
+        for j in touched.drain(..) {
+            counts[j as usize] = P::default();
+        }
+        (self.want.top_k > 0).then_some(best.neighbours)
+    }
+
+    /// Offers the sets that share nothing but common items with row `i`, class by class.
+    fn unvisited<P: Packed>(
+        &self,
+        i: u32,
+        columns: &std::ops::Range<u32>,
+        counts: &[P],
+        best: &mut Best,
+        edges: &mut Vec<Edge>,
+    ) {
+        let class = self.index.class_of[i as usize];
+        if self.index.classes[class as usize].mask == 0 || (best.k == 0 && self.want.min.is_none()) {
+            return;
+        }
+        let members = |class: u32, from: u32| {
+            let members = &self.index.members[class as usize];
+            let start = members.partition_point(|j| *j < from);
+            let inside = members[start..].iter().copied().take_while(|j| *j < columns.end);
+            inside.filter(|j| *j != i && counts[*j as usize] == P::default())
+        };
+        let ranked = self.ranked_from(class);
+        if let Some(min) = self.want.min {
+            for r in ranked.iter().take_while(|r| score(r.shared, r.union) >= min) {
+                let later = members(r.class, columns.start.max(i + 1));
+                edges.extend(later.map(|j| Edge { first: i, second: j, shared: r.shared }));
+            }
+        }
+        for tie in ranked.chunk_by(|a, b| score(a.shared, a.union) == score(b.shared, b.union)) {
+            if best.is_full_above(score(tie[0].shared, tie[0].union)) {
+                break;
+            }
+            for r in tie {
+                for j in members(r.class, columns.start).take(best.k) {
+                    best.offer(Neighbour { index: j, shared: r.shared, union: r.union });
+                }
+            }
+        }
+    }
+
+    /// The classes that share common items with `class`, best score first.
+    fn ranked_from(&self, class: u32) -> &[Ranked] {
+        self.ranked[class as usize].get_or_init(|| {
+            let own = self.index.classes[class as usize];
+            let others = (0u32..).zip(&self.index.classes);
+            let mut ranked: Vec<_> = others
+                .filter(|(_, other)| other.mask & own.mask != 0)
+                .map(|(class, other)| {
+                    let shared = (own.mask & other.mask).count_ones();
+                    Ranked { class, shared, union: own.size + other.size - shared }
+                })
+                .collect();
+            ranked.sort_by(|a, b| score(b.shared, b.union).total_cmp(&score(a.shared, a.union)));
+            ranked
+        })
+    }
+}
+
+fn is_narrow(index: &Index) -> bool {
+    index.largest.items < 1 << NARROW_ITEMS
+        && index.largest.empty < 1 << NARROW_EMPTY
+        && index.largest.bytes < 1 << (64 - NARROW_ITEMS - NARROW_EMPTY)
+}
+
+/// Adds up what row `i` shares with each column, items in the common mask aside.
+fn add_up<P: Packed>(
+    index: &Index,
+    i: u32,
+    columns: &std::ops::Range<u32>,
+    counts: &mut [P],
+    touched: &mut Vec<u32>,
+) {
+    let mut buffer = [0u32; 256];
+    for &p in index.visits_of(i as usize) {
+        let p = p as usize;
+        let step = P::pack(index.posting_empty[p], index.posting_bytes[p]);
+        let mut posting = index.postings[p].iter();
+        if columns.start > 0 {
+            posting.advance_to(columns.start);
+        }
+        'posting: loop {
+            let some = posting.next_many(&mut buffer);
+            if some.is_empty() {
+                break;
+            }
+            for &mut j in some {
+                if j >= columns.end {
+                    break 'posting;
+                }
+                let count = &mut counts[j as usize];
+                if *count == P::default() {
+                    touched.push(j);
+                }
+                *count += step;
+            }
+        }
+    }
+    // A row is no neighbour of itself.
+    if columns.contains(&i) && counts[i as usize] != P::default() {
+        counts[i as usize] = P::default();
+        touched.retain(|j| *j != i);
+    }
+}
+
+/// The k best neighbours so far, best first.
+struct Best {
+    k: usize,
+    neighbours: Vec<Neighbour>,
+}
+
+impl Best {
+    fn new(k: usize) -> Self {
+        Self { k, neighbours: Vec::with_capacity(k.min(64)) }
+    }
+
+    #[inline]
+    fn offer(&mut self, neighbour: Neighbour) {
+        if self.k == 0 {
+            return;
+        }
+        if self.neighbours.len() == self.k {
+            if self.neighbours.last().is_some_and(|last| neighbour.rank(last) != Ordering::Less) {
+                return;
+            }
+            self.neighbours.pop();
+        }
+        let at = self.neighbours.partition_point(|n| n.rank(&neighbour) == Ordering::Less);
+        self.neighbours.insert(at, neighbour);
+    }
+
+    fn is_full_above(&self, score: f64) -> bool {
+        self.neighbours.len() == self.k && self.neighbours.last().is_none_or(|last| last.score() > score)
+    }
+}
+
+/// Merges the best neighbours that two column ranges gave for one row.
+pub fn merge_best(mine: &mut Vec<Neighbour>, others: &[Neighbour], k: usize) {
+    let mut best = Best { k, neighbours: std::mem::take(mine) };
+    for neighbour in others {
+        best.offer(*neighbour);
+    }
+    *mine = best.neighbours;
+}
+
+/// What all pairs would count if they shared nothing but common items; the tiles' tallies are
+/// differences to this. Cost: one step per pair of classes.
+pub fn class_totals(index: &Index) -> Tally {
+    let mut tally = Tally::new(index.largest.items as u32);
+    let counts: Vec<(u64, u64, u64)> = index
+        .members
+        .iter()
+        .map(|members| {
+            let weights = members.iter().map(|j| index.weight[*j as usize]);
+            let squares = weights.clone().fold(0u64, |sum, w| sum.wrapping_add(w.wrapping_mul(w)));
+            (members.len() as u64, weights.sum(), squares)
+        })
+        .collect();
+    for (a, class) in index.classes.iter().enumerate() {
+        let (n, weight, squares) = counts[a];
+        let inside = Count {
+            distinct: n * (n - 1) / 2,
+            images: ((u128::from(weight) * u128::from(weight) - u128::from(squares)) / 2) as u64,
+        };
+        count_classes(index, &mut tally, class, class, inside);
+        for (b, other) in index.classes.iter().enumerate().skip(a + 1) {
+            let pairs = Count { distinct: n * counts[b].0, images: weight.wrapping_mul(counts[b].1) };
+            count_classes(index, &mut tally, class, other, pairs);
+        }
+    }
+    tally
+}
+
+fn count_classes(index: &Index, tally: &mut Tally, a: &Class, b: &Class, pairs: Count) {
+    let both = index.common_overlap(a.mask, b.mask);
+    let full = both.items - both.empty;
+    tally.all.at(both.items, a.size + b.size - both.items).add(pairs);
+    tally.full.at(full, a.full_size + b.full_size - full).add(pairs);
+    tally.bytes.add(index.common_bytes_of(a.mask & b.mask), pairs);
+}
+
+/// One row of scores against all sets, the set itself included (1, or 0 for an empty set),
+/// without the class short-cut.
+pub fn score_row(index: &Index, i: u32, counts: &mut [u32], scores: &mut [f64]) {
+    counts.fill(0);
+    for &p in index.visits_of(i as usize) {
+        for j in &index.postings[p as usize] {
+            counts[j as usize] += 1;
+        }
+    }
+    let own = index.class_by_set[i as usize];
+    for (j, other) in index.class_by_set.iter().enumerate() {
+        let shared = counts[j] + (own.mask & other.mask).count_ones();
+        scores[j] = score(shared, own.size + other.size - shared);
+    }
+    if own.size > 0 {
+        scores[i as usize] = 1.0;
+    }
+}
