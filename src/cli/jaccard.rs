@@ -1,12 +1,458 @@
 //! `stratigraph jaccard`.
 
-use super::{Code, Context};
+use super::{Code, Context, limits, show, stop};
+use crate::corpus::Corpus;
+use crate::pairs::jaccard::files::{Origin, write_matrix, write_results};
+use crate::pairs::jaccard::results::{Counts, Results, as_published};
+use crate::pairs::jaccard::{ImageSets, Limits, Needs, Options, Prepared};
+use crate::strings::StringTable;
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-/// (arguments follow)
+/// Compare all pairs of images by the layers they share (exact Jaccard)
+///
+/// Writes jaccard.h5 (groups of equal sets, counts by shared layers and union, neighbours, pairs
+/// over a threshold), jaccard.json (means, histograms, sharing) and with --matrix the dense
+/// matrix.h5. The results are the same bits for any number of ranks and threads.
+///
+/// The run can be killed at any moment: start the same command again, on any number of ranks, and
+/// it computes only the tiles that are missing. SIGTERM and SIGUSR1 end it cleanly (exit code 75).
 #[derive(Debug, Clone, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The corpus (from `stratigraph import` or `synth`), or a published table of one image per
+    /// repository (full_uri_subset.csv)
+    #[arg(value_name = "CORPUS")]
+    pub corpus: PathBuf,
+
+    /// Directory for the results; made if it is missing
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+
+    /// Which images: `all`, `one-per-repository` (`latest`, else the first tag), or a file with
+    /// one `repository:tag` per line
+    #[arg(long, value_name = "all|one-per-repository|FILE", default_value = "all")]
+    pub subset: String,
+
+    /// Take the images of the study's table, or all with layers (also those without mediaType or
+    /// config, but no signatures)
+    #[arg(long, value_enum, default_value = "published")]
+    pub table: Table,
+
+    /// Neighbours kept for each distinct set; 0 for none
+    #[arg(long, value_name = "K", default_value_t = 10)]
+    pub top_k: usize,
+
+    /// List all pairs with at least this score, above 0 and at most 1
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    pub min: Option<f64>,
+
+    /// Edges of the histogram [default: 0, 0.1, ..., 1]
+    #[arg(long, value_name = "EDGE,EDGE,...", value_delimiter = ',')]
+    pub edges: Vec<f64>,
+
+    /// Write the dense matrix of all images, too (8 bytes a pair, both triangles)
+    #[arg(long)]
+    pub matrix: bool,
+
+    /// Take layers without content out of the sets before anything else
+    #[arg(long)]
+    pub ignore_empty_layers: bool,
+
+    /// Memory each rank may use [default: 80 % of what its node has free, shared by its ranks]
+    #[arg(long, value_name = "BYTES", value_parser = limits::parse_size)]
+    pub memory: Option<u64>,
+
+    /// Rows per tile [default: about 128 tiles]; what a kill can cost, but no result, depends on it
+    #[arg(long, value_name = "ROWS")]
+    pub tile_rows: Option<std::num::NonZeroU32>,
+
+    /// Replace results of another run in the output directory
+    #[arg(long)]
+    pub overwrite: bool,
+
+    /// Say what the run would need and stop there
+    #[arg(long)]
+    pub plan: bool,
+
+    /// Wait after each tile (for tests of restarts)
+    #[arg(long, hide = true, env = "STRATIGRAPH_TILE_DELAY_MS", default_value_t = 0)]
+    pub tile_delay_ms: u64,
+}
+
+/// Which manifests count as images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Table {
+    /// Those in the study's manifest table.
+    Published,
+    /// All manifests with layers, signatures aside.
+    Corrected,
+}
+
+/// Larger runs have no column "as published": it needs the dense square in memory.
+const PUBLISHED_LIMIT: usize = 4096;
+
+/// The sets of a run, and where they are from.
+struct Source {
+    names: StringTable,
+    sets: ImageSets,
+    id: String,
+    synthetic: Option<String>,
+}
+
+/// `jaccard.json`.
+#[derive(Debug, Serialize)]
+struct Summary<'a> {
+    kind: &'static str,
+    program_version: &'static str,
+    corpus_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    synthetic: &'a Option<String>,
+    fingerprint: &'a str,
+    options: &'a serde_json::Value,
+    images: u64,
+    distinct_sets: u64,
+    layer_digests: u64,
+    /// Mean and population deviation over the full square, summed as the study does.
+    as_published: Option<Published>,
+    #[serde(flatten)]
+    counts: &'a Counts,
+    pairs_listed: u64,
+    neighbours_per_set: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Published {
+    mean: f64,
+    std: f64,
+}
 
 /// Runs the command.
-pub fn run(_args: &Args, _context: &Context) -> anyhow::Result<Code> {
-    anyhow::bail!("not there yet")
+pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
+    let stop = stop::flag()?;
+    let mut steps = show::Steps::begin();
+    let options = Options::new(args.top_k, args.min, args.tile_rows.map(u32::from))?;
+    let edges = histogram_edges(args)?;
+    let source = read_source(args)?;
+    steps.mark("read");
+    let begun = Instant::now();
+    let prepared = Prepared::new(source.sets, &options);
+    let settings = settings(args, &edges, &prepared);
+    let identity = identity(&source.id, &source.names, &settings);
+    let fingerprint = prepared.fingerprint(&identity);
+    let origin = Origin {
+        corpus_id: source.id,
+        fingerprint: hex(&Sha256::digest(format!("{identity}\n{edges:?}"))),
+        options: settings.to_string(),
+        synthetic: source.synthetic,
+    };
+    steps.mark("index");
+
+    tell_and_check_needs(args, context, &prepared)?;
+    if args.plan {
+        return Ok(Code::Done);
+    }
+    if is_done(args, context, &origin.fingerprint)? {
+        show::line(context, format!("{}: done before, nothing to do", args.output.display()));
+        return Ok(Code::Done);
+    }
+    let journal = args.output.join("journal");
+    let progress = show::Progress::begin(context, "jaccard", u64::from(prepared.plan.tiles()), "tiles");
+    let outcome = prepared.compute(
+        &context.world,
+        &journal,
+        &fingerprint,
+        &stop,
+        &|done, _| progress.set(done),
+        || wait(args.tile_delay_ms, &stop),
+    )?;
+    drop(progress);
+    let computed = begun.elapsed();
+    steps.mark("tiles");
+    show::line(
+        context,
+        format!(
+            "tiles: {} in all, {} found in the journal, {} computed now",
+            outcome.tiles, outcome.found, outcome.computed
+        ),
+    );
+    if !outcome.is_complete() {
+        show::line(context, "stopped by a signal; start the same command again to go on");
+        return Ok(Code::Requeue);
+    }
+    if context.world.is_root() {
+        let results = prepared.merge(&journal, &fingerprint)?;
+        let compute = computed + steps_since(begun, computed);
+        let published = (prepared.images.len() <= PUBLISHED_LIMIT)
+            .then(|| as_published(&prepared.index, &prepared.collapsed))
+            .flatten()
+            .map(|(mean, std)| Published { mean, std });
+        let counts = Counts::of(&results, &edges)?;
+        steps.mark("merge");
+        publish(args, &prepared, &results, &counts, published.as_ref(), &settings, &origin, &source.names)?;
+        steps.mark("write");
+        std::fs::remove_dir_all(&journal).with_context(|| journal.display().to_string())?;
+        write_run_record(args, context, &outcome, compute)?;
+        if !context.common.quiet {
+            print_summary(&counts, published.as_ref(), &results);
+            println!("compute: {:.1} ms (sets indexed, compared, merged)", compute.as_secs_f64() * 1e3);
+            println!("{}", steps.summary());
+            println!("results: {}", args.output.display());
+        }
+    }
+    context.world.barrier();
+    Ok(Code::Done)
+}
+
+fn steps_since(begun: Instant, before: Duration) -> Duration {
+    begun.elapsed().saturating_sub(before)
+}
+
+fn wait(milliseconds: u64, stop: &std::sync::atomic::AtomicBool) {
+    let until = Instant::now() + Duration::from_millis(milliseconds);
+    while Instant::now() < until && !stop.load(std::sync::atomic::Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(milliseconds.min(20)));
+    }
+}
+
+fn histogram_edges(args: &Args) -> anyhow::Result<Vec<f64>> {
+    let tenths = || (0..=10).map(|i| f64::from(i) / 10.0).collect();
+    let edges = if args.edges.is_empty() { tenths() } else { args.edges.clone() };
+    crate::pairs::Histogram::new(edges.clone()).context("--edges")?;
+    Ok(edges)
+}
+
+fn read_source(args: &Args) -> anyhow::Result<Source> {
+    if args.corpus.extension().is_some_and(|e| e == "csv") {
+        bail!("reading a published table is not there yet");
+    }
+    let corpus = Corpus::load(&args.corpus)?;
+    let table = match args.table {
+        Table::Published => corpus.study_images(),
+        Table::Corrected => corpus.corrected_images(),
+    };
+    let images = match args.subset.as_str() {
+        "all" => table,
+        "one-per-repository" => corpus.one_per_repository(&table),
+        file => corpus.select_from_file(&table, Path::new(file))?,
+    };
+    let sets = ImageSets::of_images(&corpus, &images);
+    let sets = if args.ignore_empty_layers { sets.without_empty() } else { sets };
+    let names = images.iter().map(|m| corpus.image_name(*m as usize)).collect();
+    let synthetic = corpus.provenance.synthetic_seed.map(|seed| format!("generated with seed {seed}"));
+    Ok(Source { names, sets, id: corpus.id(), synthetic })
+}
+
+/// Options that change the results, as they are published.
+fn settings(args: &Args, edges: &[f64], prepared: &Prepared) -> serde_json::Value {
+    serde_json::json!({
+        "subset": args.subset,
+        "table": args.table,
+        "top_k": prepared.want.top_k,
+        "min": prepared.want.min,
+        "matrix": args.matrix,
+        "ignore_empty_layers": args.ignore_empty_layers,
+        "edges": edges,
+    })
+}
+
+fn identity(corpus_id: &str, names: &StringTable, settings: &serde_json::Value) -> String {
+    let mut images = Sha256::new();
+    for name in names.iter() {
+        images.update(name.as_bytes());
+        images.update(b"\n");
+    }
+    format!("corpus {corpus_id}\nimages {}\noptions {settings}", hex(&images.finalize()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn tell_and_check_needs(args: &Args, context: &Context, prepared: &Prepared) -> anyhow::Result<()> {
+    if !context.world.is_root() {
+        return Ok(());
+    }
+    let needs = Needs::of(prepared, args.matrix, rayon::current_num_threads());
+    std::fs::create_dir_all(&args.output).with_context(|| args.output.display().to_string())?;
+    let share = limits::memory() / 10 * 8 / context.world.node_size() as u64;
+    let limits =
+        Limits { memory: args.memory.unwrap_or(share), disk: limits::disk(&args.output) };
+    show::line(
+        context,
+        format!(
+            "{} images, {} distinct sets, {} tiles on {} rank(s) x {} thread(s)",
+            show::count(prepared.images.len() as u64),
+            show::count(prepared.collapsed.len() as u64),
+            prepared.plan.tiles(),
+            context.world.size(),
+            rayon::current_num_threads(),
+        ),
+    );
+    let pairs = if prepared.want.min.is_some() {
+        format!(", about {} pairs to list", show::count(needs.pairs))
+    } else {
+        String::new()
+    };
+    show::line(
+        context,
+        format!(
+            "needs: {} of memory a rank (may use {}), {} of disk ({} free), {} steps{pairs}",
+            show::bytes(needs.memory),
+            show::bytes(limits.memory),
+            show::bytes(needs.disk),
+            show::bytes(limits.disk),
+            show::count(needs.steps),
+        ),
+    );
+    Ok(needs.check(limits)?)
+}
+
+/// True if the directory holds the finished results of this very run. Collective.
+fn is_done(args: &Args, context: &Context, fingerprint: &str) -> anyhow::Result<bool> {
+    let mut done = Vec::new();
+    if context.world.is_root() {
+        let summary = args.output.join("jaccard.json");
+        match std::fs::read_to_string(&summary) {
+            _ if args.overwrite => remove_results(&args.output)?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => (),
+            Err(e) => return Err(e).with_context(|| summary.display().to_string()),
+            Ok(text) => {
+                let found = serde_json::from_str::<serde_json::Value>(&text).ok();
+                let found = found.as_ref().and_then(|v| v.get("fingerprint")?.as_str());
+                if found != Some(fingerprint) {
+                    return Err(crate::pairs::Error::Refused(format!(
+                        "{}: holds results of another corpus or of other options; choose another -o, or \
+                         give --overwrite",
+                        args.output.display()
+                    ))
+                    .into());
+                }
+                done.push(1);
+                let journal = args.output.join("journal");
+                if journal.exists() {
+                    std::fs::remove_dir_all(&journal).with_context(|| journal.display().to_string())?;
+                }
+            }
+        }
+    }
+    context.world.broadcast(&mut done);
+    Ok(!done.is_empty())
+}
+
+fn remove_results(directory: &Path) -> anyhow::Result<()> {
+    // The summary goes first: without it, what else remains counts as unfinished.
+    for name in ["jaccard.json", "jaccard.h5", "matrix.h5", "run-jaccard.json"] {
+        match std::fs::remove_file(directory.join(name)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(e).with_context(|| directory.join(name).display().to_string());
+            }
+            _ => (),
+        }
+    }
+    match std::fs::remove_dir_all(directory.join("journal")) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| directory.join("journal").display().to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // each is one of the things that are published
+fn publish(
+    args: &Args,
+    prepared: &Prepared,
+    results: &Results,
+    counts: &Counts,
+    published: Option<&Published>,
+    settings: &serde_json::Value,
+    origin: &Origin,
+    names: &StringTable,
+) -> anyhow::Result<()> {
+    let Prepared { collapsed, index, images, want, .. } = prepared;
+    write_results(&args.output.join("jaccard.h5"), names, collapsed, index, results, want.top_k, origin)?;
+    if args.matrix {
+        write_matrix(&args.output.join("matrix.h5"), names, collapsed, index, origin)?;
+    }
+    let summary = Summary {
+        kind: "stratigraph jaccard summary",
+        program_version: env!("CARGO_PKG_VERSION"),
+        corpus_id: &origin.corpus_id,
+        synthetic: &origin.synthetic,
+        fingerprint: &origin.fingerprint,
+        options: settings,
+        images: results.images,
+        distinct_sets: results.distinct,
+        layer_digests: used_items(images),
+        as_published: published.map(|p| Published { mean: p.mean, std: p.std }),
+        counts,
+        pairs_listed: results.edges.len() as u64,
+        neighbours_per_set: want.top_k,
+    };
+    crate::report::write_json(&args.output.join("jaccard.json"), &summary)
+}
+
+fn used_items(images: &ImageSets) -> u64 {
+    let mut used = vec![false; images.item_bytes.len()];
+    for item in &images.items {
+        used[*item as usize] = true;
+    }
+    used.iter().filter(|u| **u).count() as u64
+}
+
+/// What differs from run to run stays out of the results and goes here.
+fn write_run_record(
+    args: &Args,
+    context: &Context,
+    outcome: &crate::pairs::Outcome,
+    compute: Duration,
+) -> anyhow::Result<()> {
+    let record = serde_json::json!({
+        "kind": "stratigraph run record",
+        "ranks": context.world.size(),
+        "threads_per_rank": rayon::current_num_threads(),
+        "tiles": outcome.tiles,
+        "tiles_found": outcome.found,
+        "tiles_computed": outcome.computed,
+        "compute_seconds": compute.as_secs_f64(),
+    });
+    crate::report::write_json(&args.output.join("run-jaccard.json"), &record)
+}
+
+fn print_summary(counts: &Counts, published: Option<&Published>, results: &Results) {
+    let mut table = show::table(&["", "all layers", "without empty layers"]);
+    let (all, full) = (&counts.images, &counts.images_without_empty_layers);
+    let real = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.12}"));
+    let rows: [(&str, String, String); 7] = [
+        ("pairs of images", show::count(all.pairs), show::count(full.pairs)),
+        ("  that share a layer", show::count(all.overlapping), show::count(full.overlapping)),
+        ("  of equal sets", show::count(all.score_one), show::count(full.score_one)),
+        ("mean Jaccard score", real(all.mean), real(full.mean)),
+        ("  standard deviation", real(all.std), real(full.std)),
+        ("mean with the diagonal", real(all.mean_with_diagonal), real(full.mean_with_diagonal)),
+        ("mean over distinct sets", real(counts.distinct_sets.mean), real(counts.distinct_sets_without_empty_layers.mean)),
+    ];
+    for (name, a, b) in rows {
+        table.add_row([name.to_owned(), a, b]);
+    }
+    println!("{table}");
+    if let Some(p) = published {
+        println!("as published (diagonal included, summed in order): mean {}, std {}", p.mean, p.std);
+    }
+    let mut table = show::table(&["score", "pairs", "without empty layers"]);
+    let (a, b) = (&all.histogram, &full.histogram);
+    table.add_row(["below".into(), show::count(a.underflow), show::count(b.underflow)]);
+    for (bin, edges) in a.edges.windows(2).enumerate() {
+        let label = format!("{} - {}", edges[0], edges[1]);
+        table.add_row([label, show::count(a.counts[bin]), show::count(b.counts[bin])]);
+    }
+    table.add_row(["above".into(), show::count(a.overflow), show::count(b.overflow)]);
+    println!("{table}");
+    println!("bytes shared, summed over pairs of images: {}", show::bytes(counts.image_bytes.total_bytes));
+    if !results.edges.is_empty() {
+        println!("pairs of distinct sets over the threshold: {}", show::count(results.edges.len() as u64));
+    }
 }

@@ -6,6 +6,7 @@ mod export;
 mod import;
 mod inspect;
 mod jaccard;
+mod limits;
 mod manual;
 mod ranks;
 mod reduce;

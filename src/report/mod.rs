@@ -1,1 +1,33 @@
-//! (to come)
+//! The rank-0 reducer: what a run found, as one summary that people read.
+
+use std::io::Write;
+use std::path::Path;
+
+/// Writes pretty JSON under a temporary name, syncs and renames.
+///
+/// # Errors
+/// If the file cannot be written; names the file.
+pub fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_vec_pretty(value)?;
+    text.push(b'\n');
+    write_file(path, &text)
+}
+
+/// Writes a file under a temporary name, syncs and renames.
+///
+/// # Errors
+/// If the file cannot be written; names the file.
+pub fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    write().map_err(|e| {
+        let _ = std::fs::remove_file(&temporary);
+        anyhow::Error::new(e).context(format!("{}: cannot be written", path.display()))
+    })
+}

@@ -1,5 +1,6 @@
 //! The sets: one of layer digests per image, and the distinct ones among them.
 
+use crate::corpus::Corpus;
 use roaring::RoaringBitmap;
 use rustc_hash::FxHashMap;
 
@@ -42,6 +43,22 @@ impl ImageSets {
         }
         self.items.truncate(kept);
         self.offsets.push(kept as u64);
+    }
+
+    /// The layer-digest sets of these manifests; items are the corpus's digest ids. A digest that
+    /// is given with several sizes counts with the largest.
+    pub fn of_images(corpus: &Corpus, manifests: &[u32]) -> Self {
+        let mut bytes = vec![0u64; corpus.digests.len()];
+        for (digest, size) in corpus.layers.digest.iter().zip(&corpus.layers.size) {
+            let largest = &mut bytes[*digest as usize];
+            *largest = (*largest).max(*size);
+        }
+        let empty = corpus.digest_empty.iter().map(|e| *e != 0).collect();
+        let mut sets = Self::new(bytes, empty);
+        for &m in manifests {
+            sets.push(corpus.layers.digest[corpus.layers_of(m as usize)].iter().copied());
+        }
+        sets
     }
 
     /// Number of images.

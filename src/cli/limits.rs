@@ -1,0 +1,74 @@
+//! What this machine lets a run use.
+
+use std::path::Path;
+
+/// Memory that may still be taken on this node, in bytes: what the kernel calls available, or what
+/// the control group (Slurm's, a container's) leaves, if that is less.
+pub fn memory() -> u64 {
+    let available = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+    });
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let group = number("/sys/fs/cgroup/memory.max")
+        .map(|max| max.saturating_sub(number("/sys/fs/cgroup/memory.current").unwrap_or(0)));
+    available.unwrap_or(u64::MAX).min(group.unwrap_or(u64::MAX))
+}
+
+/// Free bytes on the file system that holds `path`, for this user.
+pub fn disk(path: &Path) -> u64 {
+    use std::os::unix::ffi::OsStrExt;
+    let Ok(name) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return u64::MAX };
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: `name` is a NUL-terminated string and `stat` a writable structure of the right type;
+    // it is read only after the call said that it was filled.
+    let stat = unsafe {
+        if libc::statvfs(name.as_ptr(), stat.as_mut_ptr()) != 0 {
+            return u64::MAX;
+        }
+        stat.assume_init()
+    };
+    stat.f_bavail.saturating_mul(stat.f_frsize)
+}
+
+/// Reads a size: bytes, or with a binary suffix (`512M`, `4G`, `1.5GiB`).
+///
+/// # Errors
+/// Says what is wrong with the text.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| format!("`{text}` is no size; write 512M or 4G"))?;
+    let unit = unit.trim().to_ascii_uppercase();
+    let unit = unit.strip_suffix("IB").or_else(|| unit.strip_suffix('B')).unwrap_or(&unit);
+    let factor = match unit {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err(format!("`{text}`: the unit is K, M, G or T")),
+    };
+    Ok((number * f64::from(2u32).powi(factor)) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [("0", 0), ("4096", 4096), ("1K", 1024), ("1.5GiB", 3 << 29), ("2mb", 2 << 20)] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "G", "-1", "1X", "1..2"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn this_machine_has_memory_and_disk() {
+        assert!(memory() > 0);
+        assert!(disk(Path::new("/")) > 0);
+    }
+}
