@@ -9,8 +9,20 @@
 //! (`{"tags": [...], "manifests": {tag: manifest}, "configs": {tag: config}}`) and the names of
 //! the OCI image specification.
 
+mod builder;
+mod date;
+mod import;
+mod lenient;
+mod merge;
+mod notice;
 mod oddity;
+mod parse;
+mod shard;
+mod source;
+mod store;
 
+pub use date::Date;
+pub use import::import;
 pub use oddity::{Example, Oddities, Oddity};
 
 use crate::strings::{NONE, StringId, StringTable};
@@ -339,4 +351,13 @@ impl Corpus {
 
 fn range(offsets: &[u64], i: usize) -> Range<usize> {
     offsets[i] as usize..offsets[i + 1] as usize
+}
+
+/// Name of the files that make up a corpus.
+pub const CORPUS_FILE: &str = "manifests-config-layers.json";
+
+/// The repository part of a corpus file's path.
+fn repository_of(path: &[u8]) -> &[u8] {
+    let path = path.strip_suffix(CORPUS_FILE.as_bytes()).unwrap_or(path);
+    path.strip_suffix(b"/").unwrap_or(path)
 }
