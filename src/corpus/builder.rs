@@ -186,7 +186,7 @@ impl Builder {
             self.restart();
             match mend(document, &error) {
                 Some(mended) => {
-                    if error.to_string().contains(SURROGATE) {
+                    if is_half_surrogate(&error) {
                         bad_utf8.get_or_insert_with(|| format!("half a surrogate pair ({error})"));
                     }
                     text = Cow::Owned(mended);
@@ -367,7 +367,12 @@ impl Builder {
 
 /// How often one document is mended at most.
 const MENDS: usize = 64;
-const SURROGATE: &str = "surrogate";
+
+/// True if the reader may have stopped at half a surrogate pair.
+fn is_half_surrogate(error: &serde_json::Error) -> bool {
+    let message = error.to_string();
+    message.contains("surrogate") || message.contains("end of hex escape")
+}
 
 /// Long tags are cut in examples; they are kept whole in the corpus.
 fn shorten(text: &str) -> &str {
@@ -380,8 +385,8 @@ fn shorten(text: &str) -> &str {
 /// is no valid value anywhere). `None` if that is not what is wrong.
 fn mend(document: &str, error: &serde_json::Error) -> Option<String> {
     let message = error.to_string();
-    if message.contains(SURROGATE) {
-        return Some(mend_surrogates(document));
+    if is_half_surrogate(error) {
+        return Some(mend_surrogates(document)).filter(|mended| mended != document);
     }
     if !message.starts_with("number out of range") {
         return None;

@@ -323,7 +323,7 @@ fn note_aliases(corpus: &mut Corpus) {
             kind: Oddity::RepositoryAlias,
             file: name.to_owned(),
             tag: String::new(),
-            field: format!("is {} too", plain_name(name)),
+            field: format!("docker takes it for {}", plain_name(name)),
         });
     }
     corpus.oddities.extend(&aliases);

@@ -256,3 +256,6 @@ impl<'de> Expect<'de> for PlatformObject<'_> {
         Ok(b.take_platform())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -313,3 +313,81 @@ fn read_oddities(r: &Reader) -> Result<Option<Oddities>, h5::Error> {
     let examples: Option<Vec<_>> = kinds.iter().zip(0..).map(example).collect();
     Ok(examples.and_then(|examples| Oddities::from_parts(counts, examples)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::corpus::builder::Builder;
+    use crate::corpus::merge::merge;
+    use proptest::prelude::*;
+
+    fn some(images: &[(u8, u8, u32)], seed: Option<u64>) -> Corpus {
+        let mut builder = Builder::new();
+        for (i, (tag, digest, size)) in images.iter().enumerate() {
+            let document = format!(
+                r#"{{"manifests": {{"t{tag}": {{"mediaType": "m{tag}", "schemaVersion": 2, "layers": [
+                    {{"digest": "d:{digest}", "size": {size}}}]}}}}, "configs": {{"t{digest}": {{"created": "x{size}",
+                    "os": "o{tag}", "rootfs": {{"diff_ids": ["f{digest}"]}},
+                    "history": [{{"created_by": "c{tag}"}}, {{"comment": "é"}}]}}}}}}"#
+            );
+            let path = format!("r{i}/manifests-config-layers.json");
+            builder.add(path.as_bytes(), i as u64, document.as_bytes(), [0; 32]);
+        }
+        let mut corpus = merge(&[builder.finish()], Oddities::default());
+        corpus.provenance.source = "a source".into();
+        corpus.provenance.synthetic_seed = seed;
+        corpus
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20))]
+        #[test]
+        fn what_is_saved_is_loaded(
+            images in prop::collection::vec(any::<(u8, u8, u32)>(), 0..8),
+            seed in any::<Option<u64>>(),
+        ) {
+            let corpus = some(&images, seed);
+            let dir = tempfile::tempdir().unwrap();
+            let (one, two) = (dir.path().join("one.h5"), dir.path().join("two.h5"));
+            corpus.save(&one).unwrap();
+            let back = Corpus::load(&one).unwrap();
+            prop_assert_eq!(&back, &corpus);
+            back.save(&two).unwrap();
+            prop_assert_eq!(std::fs::read(one).unwrap(), std::fs::read(two).unwrap());
+        }
+    }
+
+    #[test]
+    fn the_id_is_that_of_the_images() {
+        let corpus = some(&[(1, 2, 3)], None);
+        let mut other = corpus.clone();
+        other.provenance.source = "another".into();
+        other.oddities = Oddities::default();
+        assert_eq!(corpus.id(), other.id());
+        other.layers.size[0] += 1;
+        assert_ne!(corpus.id(), other.id());
+    }
+
+    #[test]
+    fn unsound_files_are_refused() {
+        let spoil: [fn(&mut Corpus); 8] = [
+            |c| c.layers.digest[0] = 99,
+            |c| c.layers.size[0] = 1 << 63,
+            |c| c.manifests.study[0] = 9,
+            |c| c.manifests.layers[1] = 7,
+            |c| c.manifests.config[0] = 5,
+            |c| c.configs.history.clear(),
+            |c| c.history.empty_layer.truncate(1),
+            |c| c.config_diff_ids[0] = NONE,
+        ];
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("corpus.h5");
+        for spoil in spoil {
+            let mut corpus = some(&[(1, 2, 3), (4, 5, 6)], None);
+            spoil(&mut corpus);
+            corpus.save(&path).unwrap();
+            let error = Corpus::load(&path).unwrap_err();
+            assert!(matches!(error, Error::Unsound { .. }), "{error}");
+        }
+    }
+}
