@@ -104,7 +104,7 @@ pub(super) fn print_oddities(oddities: &Oddities, examples: usize, context: &Con
         let mut lines = vec![format!("{mark}{}", kind.label())];
         for example in shown {
             let tag = if example.tag.is_empty() { String::new() } else { format!(" tag {:?}", example.tag) };
-            lines.push(format!("  {}{tag}: {}", example.file.escape_debug(), example.field.escape_debug()));
+            lines.push(format!("  {}{tag}: {}", visible(&example.file), visible(&example.field)));
         }
         let text = lines.join("\n");
         // What was lost is told even under --quiet.
@@ -114,4 +114,17 @@ pub(super) fn print_oddities(oddities: &Oddities, examples: usize, context: &Con
             show::line(context, text);
         }
     }
+}
+
+/// The text with control and invisible characters spelt out, as names from a crawl may hold any.
+pub(super) fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '\'' | '"' | '\\') {
+            shown.push(c);
+        } else {
+            shown.extend(c.escape_debug());
+        }
+    }
+    shown
 }

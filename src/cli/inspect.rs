@@ -80,7 +80,7 @@ fn hdf5(args: &Args, context: &Context) -> anyhow::Result<Result<(), Refused>> {
     let mut attributes = show::table(&["attribute", "value"]);
     attributes.column_mut(1).into_iter().for_each(left_aligned);
     for (name, value) in &listing.attributes {
-        attributes.add_row([name.clone(), value.escape_debug().to_string()]);
+        attributes.add_row([name.clone(), import::visible(value)]);
     }
     show::line(context, attributes);
     show::line(context, "");

@@ -46,7 +46,7 @@ pub(super) trait Expect<'de>: Sized {
     }
 
     /// A negative or fractional number, or one beyond 64 bits.
-    fn number(self, _value: f64) -> Self::Out {
+    fn number(self, _value: impl fmt::Display) -> Self::Out {
         self.wrong(Found::Number)
     }
 
@@ -94,7 +94,7 @@ impl<'de, T: Expect<'de>> Visitor<'de> for Lenient<T> {
     fn visit_i64<E: Error>(self, value: i64) -> Result<T::Out, E> {
         Ok(match u64::try_from(value) {
             Ok(value) => self.0.integer(value),
-            Err(_) => self.0.number(value as f64),
+            Err(_) => self.0.number(value),
         })
     }
 

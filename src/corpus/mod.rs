@@ -199,7 +199,7 @@ pub struct Provenance {
     /// File or directory name of the source (its last component), or how it was generated.
     pub source: String,
     /// Sha256 of the source: of the archive's bytes, or for a directory of the sorted
-    /// `path NUL size NUL sha256 LF` lines of its files.
+    /// `path NUL size NUL sha256 LF` lines of its corpus files.
     pub source_sha256: String,
     /// Number of corpus files (`manifests-config-layers.json`) read.
     pub files: u64,
@@ -333,10 +333,8 @@ impl Corpus {
     pub fn is_signature(&self, m: usize) -> bool {
         let mut layers = self.layers_of(m).peekable();
         layers.peek().is_some()
-            && layers.all(|l| {
-                let media_type = self.media_types.get_or(self.layers.media_type[l], "");
-                media_type.starts_with("application/vnd.dev.cosign") || media_type.contains("in-toto")
-            })
+            && layers
+                .all(|l| notice::is_signature_type(self.media_types.get_or(self.layers.media_type[l], "")))
     }
 
     /// The history entry that made layer number `k` (from 0) of manifest `m`: the k-th entry that

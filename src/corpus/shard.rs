@@ -295,54 +295,72 @@ impl Records {
 
     /// Puts the manifests from `first` on into the order of these indices, leaving out the rest.
     pub fn reorder_manifests(&mut self, first: usize, order: &[u32]) {
-        let old = self.clone();
-        self.cut_manifests(first);
-        for &i in order {
-            let i = i as usize;
-            let layers = old.manifests.layers[i] as usize..old.manifests.layers[i + 1] as usize;
-            self.layers.digest.extend_from_slice(&old.layers.digest[layers.clone()]);
-            self.layers.size.extend_from_slice(&old.layers.size[layers.clone()]);
-            self.layers.media_type.extend_from_slice(&old.layers.media_type[layers.clone()]);
-            self.layers.flags.extend_from_slice(&old.layers.flags[layers]);
-            let entries = old.manifests.entries[i] as usize..old.manifests.entries[i + 1] as usize;
-            self.entries.digest.extend_from_slice(&old.entries.digest[entries.clone()]);
-            self.entries.media_type.extend_from_slice(&old.entries.media_type[entries.clone()]);
-            self.entries.size.extend_from_slice(&old.entries.size[entries.clone()]);
-            self.entries.platform.extend_from_slice(&old.entries.platform[entries]);
-            let m = &mut self.manifests;
-            m.tag.push(old.manifests.tag[i]);
-            m.media_type.push(old.manifests.media_type[i]);
-            m.schema_version.push(old.manifests.schema_version[i]);
-            m.study.push(old.manifests.study[i]);
-            m.has_layers.push(old.manifests.has_layers[i]);
-            m.config.push(old.manifests.config[i]);
-            m.layers.push(self.layers.digest.len() as u64);
-            m.entries.push(self.entries.digest.len() as u64);
-        }
+        let Self { manifests: m, layers, entries, .. } = self;
+        let rows: Vec<_> = order.iter().map(|i| *i as usize..*i as usize + 1).collect();
+        let runs = reorder_offsets(&mut m.layers, first, order);
+        regroup(&mut layers.digest, &runs);
+        regroup(&mut layers.size, &runs);
+        regroup(&mut layers.media_type, &runs);
+        regroup(&mut layers.flags, &runs);
+        let runs = reorder_offsets(&mut m.entries, first, order);
+        regroup(&mut entries.digest, &runs);
+        regroup(&mut entries.media_type, &runs);
+        regroup(&mut entries.size, &runs);
+        regroup(&mut entries.platform, &runs);
+        let rows = Runs { start: first, runs: rows };
+        regroup(&mut m.tag, &rows);
+        regroup(&mut m.media_type, &rows);
+        regroup(&mut m.schema_version, &rows);
+        regroup(&mut m.study, &rows);
+        regroup(&mut m.has_layers, &rows);
+        regroup(&mut m.config, &rows);
     }
 
     /// Puts the configs from `first` on into the order of these indices, leaving out the rest.
     pub fn reorder_configs(&mut self, first: usize, order: &[u32]) {
-        let old = self.clone();
-        self.cut_configs(first);
-        for &i in order {
-            let i = i as usize;
-            let steps = old.configs.history[i] as usize..old.configs.history[i + 1] as usize;
-            self.history.created_by.extend_from_slice(&old.history.created_by[steps.clone()]);
-            self.history.comment.extend_from_slice(&old.history.comment[steps.clone()]);
-            self.history.created.extend_from_slice(&old.history.created[steps.clone()]);
-            self.history.empty_layer.extend_from_slice(&old.history.empty_layer[steps]);
-            let diff_ids = old.configs.diff_ids[i] as usize..old.configs.diff_ids[i + 1] as usize;
-            self.config_diff_ids.extend_from_slice(&old.config_diff_ids[diff_ids]);
-            let c = &mut self.configs;
-            c.tag.push(old.configs.tag[i]);
-            c.created.push(old.configs.created[i]);
-            c.platform.push(old.configs.platform[i]);
-            c.flags.push(old.configs.flags[i]);
-            c.history.push(self.history.created_by.len() as u64);
-            c.diff_ids.push(self.config_diff_ids.len() as u64);
-        }
+        let Self { configs: c, history, config_diff_ids, .. } = self;
+        let rows: Vec<_> = order.iter().map(|i| *i as usize..*i as usize + 1).collect();
+        let runs = reorder_offsets(&mut c.history, first, order);
+        regroup(&mut history.created_by, &runs);
+        regroup(&mut history.comment, &runs);
+        regroup(&mut history.created, &runs);
+        regroup(&mut history.empty_layer, &runs);
+        let runs = reorder_offsets(&mut c.diff_ids, first, order);
+        regroup(config_diff_ids, &runs);
+        let rows = Runs { start: first, runs: rows };
+        regroup(&mut c.tag, &rows);
+        regroup(&mut c.created, &rows);
+        regroup(&mut c.platform, &rows);
+        regroup(&mut c.flags, &rows);
     }
+}
+
+/// Which runs of a column's end, from `start` on, are kept, and in which order.
+struct Runs {
+    start: usize,
+    runs: Vec<Range<usize>>,
+}
+
+/// Replaces the end of a column by those runs of it. Only the end is touched.
+fn regroup<T: Copy>(column: &mut Vec<T>, runs: &Runs) {
+    let end = column.split_off(runs.start);
+    for run in &runs.runs {
+        column.extend_from_slice(&end[run.start - runs.start..run.end - runs.start]);
+    }
+}
+
+/// Reorders the rows of a CSR list from `first` on; returns the runs of elements to move along.
+fn reorder_offsets(offsets: &mut Vec<u64>, first: usize, order: &[u32]) -> Runs {
+    let start = offsets[first] as usize;
+    let runs: Vec<_> =
+        order.iter().map(|i| offsets[*i as usize] as usize..offsets[*i as usize + 1] as usize).collect();
+    offsets.truncate(first + 1);
+    let mut end = start;
+    for run in &runs {
+        end += run.len();
+        offsets.push(end as u64);
+    }
+    Runs { start, runs }
 }
 
 /// The elements whose bytes these are; the bytes need not be aligned.

@@ -169,7 +169,7 @@ impl<'de> Expect<'de> for Layer<'_> {
             return Ok(());
         }
         let mut flags = if urls { Layers::FOREIGN } else { 0 };
-        let size = size.unwrap_or_else(|found: Option<f64>| {
+        let size = size.unwrap_or_else(|found: Option<String>| {
             flags |= Layers::SIZE_INVALID;
             match found {
                 Some(value) => b.note(Oddity::SizeInvalid, format_args!("{}: {value}", at("size"))),
@@ -189,7 +189,7 @@ struct Size<'b> {
 }
 
 impl Expect<'_> for Size<'_> {
-    type Out = Result<u64, Option<f64>>;
+    type Out = Result<u64, Option<String>>;
 
     fn wrong(self, found: Found) -> Self::Out {
         self.b.wrong(self.place, found);
@@ -197,11 +197,11 @@ impl Expect<'_> for Size<'_> {
     }
 
     fn integer(self, value: u64) -> Self::Out {
-        if i64::try_from(value).is_ok() { Ok(value) } else { Err(Some(value as f64)) }
+        if i64::try_from(value).is_ok() { Ok(value) } else { Err(Some(value.to_string())) }
     }
 
-    fn number(self, value: f64) -> Self::Out {
-        Err(Some(value))
+    fn number(self, value: impl std::fmt::Display) -> Self::Out {
+        Err(Some(value.to_string()))
     }
 }
 
@@ -306,7 +306,7 @@ impl<'de> Expect<'de> for Entry<'_> {
                 }
             }
         }
-        if let Err(Some(value)) = size {
+        if let Err(Some(value)) = &size {
             b.note(Oddity::SizeInvalid, format_args!("{}: {value}", at("size")));
         }
         if platform != NONE && b.text(Table::Platforms, platform).starts_with("unknown/unknown") {
