@@ -9,8 +9,20 @@
 //! (`{"tags": [...], "manifests": {tag: manifest}, "configs": {tag: config}}`) and the names of
 //! the OCI image specification.
 
+mod builder;
+mod date;
+mod import;
+mod lenient;
+mod merge;
+mod notice;
 mod oddity;
+mod parse;
+mod shard;
+mod source;
+mod store;
 
+pub use date::Date;
+pub use import::import;
 pub use oddity::{Example, Oddities, Oddity};
 
 use crate::strings::{NONE, StringId, StringTable};
@@ -187,7 +199,7 @@ pub struct Provenance {
     /// File or directory name of the source (its last component), or how it was generated.
     pub source: String,
     /// Sha256 of the source: of the archive's bytes, or for a directory of the sorted
-    /// `path NUL size NUL sha256 LF` lines of its files.
+    /// `path NUL size NUL sha256 LF` lines of its corpus files.
     pub source_sha256: String,
     /// Number of corpus files (`manifests-config-layers.json`) read.
     pub files: u64,
@@ -321,10 +333,8 @@ impl Corpus {
     pub fn is_signature(&self, m: usize) -> bool {
         let mut layers = self.layers_of(m).peekable();
         layers.peek().is_some()
-            && layers.all(|l| {
-                let media_type = self.media_types.get_or(self.layers.media_type[l], "");
-                media_type.starts_with("application/vnd.dev.cosign") || media_type.contains("in-toto")
-            })
+            && layers
+                .all(|l| notice::is_signature_type(self.media_types.get_or(self.layers.media_type[l], "")))
     }
 
     /// The history entry that made layer number `k` (from 0) of manifest `m`: the k-th entry that
@@ -339,4 +349,13 @@ impl Corpus {
 
 fn range(offsets: &[u64], i: usize) -> Range<usize> {
     offsets[i] as usize..offsets[i + 1] as usize
+}
+
+/// Name of the files that make up a corpus.
+pub const CORPUS_FILE: &str = "manifests-config-layers.json";
+
+/// The repository part of a corpus file's path.
+fn repository_of(path: &[u8]) -> &[u8] {
+    let path = path.strip_suffix(CORPUS_FILE.as_bytes()).unwrap_or(path);
+    path.strip_suffix(b"/").unwrap_or(path)
 }

@@ -1,0 +1,393 @@
+//! The corpus file, `corpus.h5`.
+//!
+//! Root attributes, besides those of every file (see [`crate::h5`]): `corpus_id` (text; see
+//! [`Corpus::id`]), `source` and `source_sha256` (text), `files` and `source_bytes` (integers),
+//! `complete` (integer, 0 or 1), and for a generated corpus `synthetic` (text, `seed N`) and
+//! `synthetic_seed` (integer).
+//!
+//! All datasets have one dimension. `S` strings are two datasets, `NAME/bytes` (u8, UTF-8 one
+//! after the other) and `NAME/offsets` (u64, where each starts; one more than strings). Offsets
+//! (CSR) have one element more than rows; row `i` is `offsets[i]..offsets[i+1]`. 4294967295 in a
+//! u32 id means "none".
+//!
+//! | dataset | type | length | what |
+//! |---|---|---|---|
+//! | `repositories` | S | repositories | names |
+//! | `tags`, `digests`, `manifest_digests`, `media_types`, `platforms`, `dates`, `commands`, `comments`, `diff_ids` | S | distinct ones | the strings that ids point at |
+//! | `digest_empty` | u8 | digests | 1: a layer without content |
+//! | `manifests/repository`, `manifests/tag`, `manifests/media_type` | u32 | manifests | ids |
+//! | `manifests/schema_version` | u8 | manifests | as given, 0 if not |
+//! | `manifests/study` | u8 | manifests | [`StudyFilter`] |
+//! | `manifests/has_layers` | u8 | manifests | 1: `layers` was given |
+//! | `manifests/config` | u32 | manifests | row in `configs` |
+//! | `manifests/layers`, `manifests/entries` | u64 | manifests + 1 | offsets into `layers`, `entries` |
+//! | `layers/digest`, `layers/media_type` | u32 | layers | ids |
+//! | `layers/size` | u64 | layers | compressed size, bytes |
+//! | `layers/flags` | u8 | layers | 1 foreign, 2 size invalid |
+//! | `entries/digest` (of `manifest_digests`), `entries/media_type`, `entries/platform` | u32 | index entries | ids |
+//! | `entries/size` | u64 | index entries | size of the manifest, bytes |
+//! | `configs/repository`, `configs/tag`, `configs/created` (of `dates`), `configs/platform` | u32 | configs | ids |
+//! | `configs/flags` | u8 | configs | 1 has history, 2 has rootfs, 4 no manifest |
+//! | `configs/history`, `configs/diff_ids` | u64 | configs + 1 | offsets into `history`, `config_diff_ids` |
+//! | `history/created_by` (of `commands`), `history/comment` | u32 | history entries | ids |
+//! | `history/created` | i64 | history entries | seconds since 1970 UTC, -2^63 if unknown |
+//! | `history/empty_layer` | u8 | history entries | 1: the step made no layer |
+//! | `config_diff_ids` | u32 | diff_ids of all configs | ids |
+//! | `oddities/counts` | u64 | kinds | how often each [`Oddity`] was seen |
+//! | `oddities/kind` | u8 | examples | [`Oddity`] |
+//! | `oddities/file`, `oddities/tag`, `oddities/field` | S | examples | where |
+
+use super::merge::hex;
+use super::{Corpus, Error, Example, Oddities, Oddity, Provenance, StudyFilter};
+use crate::h5::{self, Reader, Writer};
+use crate::strings::{NONE, StringTable};
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+use std::path::Path;
+
+/// Kind of a corpus file.
+const KIND: &str = "corpus";
+/// Layout version of a corpus file.
+const FORMAT_VERSION: u64 = 1;
+
+/// Calls `$with!(name, place)` for every number array of a corpus, in the order of the file.
+macro_rules! each_array {
+    ($c:expr, $with:ident) => {
+        $with!("digest_empty", $c.digest_empty);
+        $with!("manifests/repository", $c.manifests.repository);
+        $with!("manifests/tag", $c.manifests.tag);
+        $with!("manifests/media_type", $c.manifests.media_type);
+        $with!("manifests/schema_version", $c.manifests.schema_version);
+        $with!("manifests/study", $c.manifests.study);
+        $with!("manifests/has_layers", $c.manifests.has_layers);
+        $with!("manifests/config", $c.manifests.config);
+        $with!("manifests/layers", $c.manifests.layers);
+        $with!("manifests/entries", $c.manifests.entries);
+        $with!("layers/digest", $c.layers.digest);
+        $with!("layers/size", $c.layers.size);
+        $with!("layers/media_type", $c.layers.media_type);
+        $with!("layers/flags", $c.layers.flags);
+        $with!("entries/digest", $c.entries.digest);
+        $with!("entries/media_type", $c.entries.media_type);
+        $with!("entries/size", $c.entries.size);
+        $with!("entries/platform", $c.entries.platform);
+        $with!("configs/repository", $c.configs.repository);
+        $with!("configs/tag", $c.configs.tag);
+        $with!("configs/created", $c.configs.created);
+        $with!("configs/platform", $c.configs.platform);
+        $with!("configs/flags", $c.configs.flags);
+        $with!("configs/history", $c.configs.history);
+        $with!("configs/diff_ids", $c.configs.diff_ids);
+        $with!("history/created_by", $c.history.created_by);
+        $with!("history/comment", $c.history.comment);
+        $with!("history/created", $c.history.created);
+        $with!("history/empty_layer", $c.history.empty_layer);
+        $with!("config_diff_ids", $c.config_diff_ids);
+    };
+}
+
+/// Calls `$with!(name, place)` for every string table of a corpus.
+macro_rules! each_table {
+    ($c:expr, $with:ident) => {
+        $with!("repositories", $c.repositories);
+        $with!("tags", $c.tags);
+        $with!("digests", $c.digests);
+        $with!("manifest_digests", $c.manifest_digests);
+        $with!("media_types", $c.media_types);
+        $with!("platforms", $c.platforms);
+        $with!("dates", $c.dates);
+        $with!("commands", $c.commands);
+        $with!("comments", $c.comments);
+        $with!("diff_ids", $c.diff_ids);
+    };
+}
+
+impl Corpus {
+    /// Identifies the content: sha256 (64 hex digits) over `NAME NUL` and the sha256 of each
+    /// array's little-endian bytes, in the order of the file, string tables (bytes, offsets)
+    /// first. Oddities and provenance do not count: the same images from a directory or an
+    /// archive are the same corpus.
+    pub fn id(&self) -> String {
+        let mut arrays: Vec<(&str, &[u8])> = Vec::new();
+        macro_rules! add_table {
+            ($name:expr, $table:expr) => {
+                arrays.push((concat!($name, "/bytes"), $table.bytes()));
+                arrays.push((concat!($name, "/offsets"), bytemuck::cast_slice($table.offsets())));
+            };
+        }
+        macro_rules! add_array {
+            ($name:expr, $array:expr) => {
+                arrays.push(($name, bytemuck::cast_slice(&$array)))
+            };
+        }
+        each_table!(self, add_table);
+        each_array!(self, add_array);
+        let sums: Vec<_> =
+            arrays.par_iter().with_max_len(1).map(|(_, bytes)| Sha256::digest(bytes)).collect();
+        let mut all = Sha256::new();
+        for ((name, _), sum) in arrays.iter().zip(&sums) {
+            all.update(name);
+            all.update([0]);
+            all.update(sum);
+        }
+        hex(&all.finalize())
+    }
+
+    /// Writes the corpus file. Equal corpora give equal bytes.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        let w = Writer::create(path, KIND, FORMAT_VERSION)?;
+        w.attribute("corpus_id", &self.id())?;
+        w.attribute("source", &self.provenance.source)?;
+        w.attribute("source_sha256", &self.provenance.source_sha256)?;
+        w.number("files", self.provenance.files)?;
+        w.number("source_bytes", self.provenance.bytes)?;
+        w.number("complete", u64::from(self.provenance.complete))?;
+        if let Some(seed) = self.provenance.synthetic_seed {
+            w.attribute("synthetic", &format!("seed {seed}"))?;
+            w.number("synthetic_seed", seed)?;
+        }
+        macro_rules! write_table {
+            ($name:expr, $table:expr) => {
+                w.strings($name, &$table)?
+            };
+        }
+        macro_rules! write_array {
+            ($name:expr, $array:expr) => {
+                w.array($name, &$array)?
+            };
+        }
+        each_table!(self, write_table);
+        each_array!(self, write_array);
+        let examples = self.oddities.examples();
+        let kinds: Vec<u8> = examples.iter().map(|e| e.kind as u8).collect();
+        w.array("oddities/counts", self.oddities.counts())?;
+        w.array("oddities/kind", &kinds)?;
+        w.strings("oddities/file", &examples.iter().map(|e| &e.file).collect())?;
+        w.strings("oddities/tag", &examples.iter().map(|e| &e.tag).collect())?;
+        w.strings("oddities/field", &examples.iter().map(|e| &e.field).collect())?;
+        Ok(w.finish()?)
+    }
+
+    /// Reads a corpus file and checks that it is sound.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it is no corpus file or cannot be read, [`Error::Unsound`] if it
+    /// contradicts itself.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let r = Reader::open(path, KIND, FORMAT_VERSION)?;
+        let mut corpus = Self::default();
+        macro_rules! read_table {
+            ($name:expr, $table:expr) => {
+                $table = r.strings($name)?
+            };
+        }
+        macro_rules! read_array {
+            ($name:expr, $array:expr) => {
+                $array = r.array($name)?
+            };
+        }
+        each_table!(corpus, read_table);
+        each_array!(corpus, read_array);
+        corpus.provenance = Provenance {
+            source: r.attribute("source")?,
+            source_sha256: r.attribute("source_sha256")?,
+            files: r.number("files")?,
+            bytes: r.number("source_bytes")?,
+            complete: r.number("complete")? == 1,
+            synthetic_seed: synthetic_seed(&r)?,
+        };
+        let refuse = |reason: String| Error::Unsound { path: path.to_owned(), reason };
+        corpus.oddities =
+            read_oddities(&r)?.ok_or_else(|| refuse("its oddities do not fit together".into()))?;
+        corpus.check().map_err(refuse)?;
+        Ok(corpus)
+    }
+
+    /// Checks that all ids are in range, all offsets describe their lists, and all columns of a
+    /// table have one length.
+    ///
+    /// # Errors
+    /// Says which array is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        let (m, c) = (&self.manifests, &self.configs);
+        let manifests = m.tag.len();
+        ids("manifests/repository", &m.repository, manifests, self.repositories.len(), false)?;
+        ids("manifests/tag", &m.tag, manifests, self.tags.len(), false)?;
+        ids("manifests/media_type", &m.media_type, manifests, self.media_types.len(), true)?;
+        ids("manifests/config", &m.config, manifests, c.tag.len(), true)?;
+        length("manifests/schema_version", m.schema_version.len(), manifests)?;
+        values("manifests/study", &m.study, manifests, |v| StudyFilter::from_u8(v).is_some())?;
+        values("manifests/has_layers", &m.has_layers, manifests, |v| v <= 1)?;
+        offsets("manifests/layers", &m.layers, manifests, self.layers.digest.len())?;
+        offsets("manifests/entries", &m.entries, manifests, self.entries.digest.len())?;
+        let layers = self.layers.digest.len();
+        ids("layers/digest", &self.layers.digest, layers, self.digests.len(), false)?;
+        ids("layers/media_type", &self.layers.media_type, layers, self.media_types.len(), true)?;
+        length("layers/size", self.layers.size.len(), layers)?;
+        if self.layers.size.iter().any(|size| i64::try_from(*size).is_err()) {
+            return Err("layers/size holds a size beyond 2^63 - 1".into());
+        }
+        length("layers/flags", self.layers.flags.len(), layers)?;
+        values("digest_empty", &self.digest_empty, self.digests.len(), |v| v <= 1)?;
+        let entries = self.entries.digest.len();
+        ids("entries/digest", &self.entries.digest, entries, self.manifest_digests.len(), false)?;
+        ids("entries/media_type", &self.entries.media_type, entries, self.media_types.len(), true)?;
+        ids("entries/platform", &self.entries.platform, entries, self.platforms.len(), true)?;
+        length("entries/size", self.entries.size.len(), entries)?;
+        let configs = c.tag.len();
+        ids("configs/repository", &c.repository, configs, self.repositories.len(), false)?;
+        ids("configs/tag", &c.tag, configs, self.tags.len(), false)?;
+        ids("configs/created", &c.created, configs, self.dates.len(), true)?;
+        ids("configs/platform", &c.platform, configs, self.platforms.len(), true)?;
+        length("configs/flags", c.flags.len(), configs)?;
+        offsets("configs/history", &c.history, configs, self.history.created_by.len())?;
+        offsets("configs/diff_ids", &c.diff_ids, configs, self.config_diff_ids.len())?;
+        let steps = self.history.created_by.len();
+        ids("history/created_by", &self.history.created_by, steps, self.commands.len(), true)?;
+        ids("history/comment", &self.history.comment, steps, self.comments.len(), true)?;
+        length("history/created", self.history.created.len(), steps)?;
+        values("history/empty_layer", &self.history.empty_layer, steps, |v| v <= 1)?;
+        let diff_ids = self.config_diff_ids.len();
+        ids("config_diff_ids", &self.config_diff_ids, diff_ids, self.diff_ids.len(), false)
+    }
+}
+
+fn length(name: &str, found: usize, wanted: usize) -> Result<(), String> {
+    if found == wanted { Ok(()) } else { Err(format!("{name} has {found} elements instead of {wanted}")) }
+}
+
+fn ids(name: &str, ids: &[u32], wanted: usize, limit: usize, may_lack: bool) -> Result<(), String> {
+    length(name, ids.len(), wanted)?;
+    match ids.iter().position(|id| *id as usize >= limit && !(may_lack && *id == NONE)) {
+        Some(row) => Err(format!("{name} row {row} points at {}, but there are {limit}", ids[row])),
+        None => Ok(()),
+    }
+}
+
+fn values(name: &str, values: &[u8], wanted: usize, valid: impl Fn(u8) -> bool) -> Result<(), String> {
+    length(name, values.len(), wanted)?;
+    match values.iter().position(|v| !valid(*v)) {
+        Some(row) => Err(format!("{name} row {row} has the unknown value {}", values[row])),
+        None => Ok(()),
+    }
+}
+
+fn offsets(name: &str, offsets: &[u64], rows: usize, limit: usize) -> Result<(), String> {
+    // A corpus without rows may have no offsets at all.
+    if rows == 0 && offsets.is_empty() && limit == 0 {
+        return Ok(());
+    }
+    length(name, offsets.len(), rows + 1)?;
+    let sound = offsets[0] == 0 && offsets[rows] == limit as u64 && offsets.is_sorted();
+    if sound { Ok(()) } else { Err(format!("{name} does not describe {limit} elements")) }
+}
+
+fn synthetic_seed(r: &Reader) -> Result<Option<u64>, Error> {
+    // Only a missing label means a real corpus.
+    if r.attribute("synthetic").is_err() {
+        return Ok(None);
+    }
+    Ok(Some(r.number("synthetic_seed")?))
+}
+
+fn read_oddities(r: &Reader) -> Result<Option<Oddities>, h5::Error> {
+    let kinds: Vec<u8> = r.array("oddities/kind")?;
+    let columns: [StringTable; 3] =
+        [r.strings("oddities/file")?, r.strings("oddities/tag")?, r.strings("oddities/field")?];
+    let counts = r.array("oddities/counts")?;
+    if columns.iter().any(|c| c.len() != kinds.len()) {
+        return Ok(None);
+    }
+    let [files, tags, fields] = &columns;
+    let example = |(kind, i): (&u8, u32)| {
+        Some(Example {
+            kind: Oddity::from_u8(*kind)?,
+            file: files.get(i).to_owned(),
+            tag: tags.get(i).to_owned(),
+            field: fields.get(i).to_owned(),
+        })
+    };
+    let examples: Option<Vec<_>> = kinds.iter().zip(0..).map(example).collect();
+    Ok(examples.and_then(|examples| Oddities::from_parts(counts, examples)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::corpus::builder::Builder;
+    use crate::corpus::merge::merge;
+    use proptest::prelude::*;
+
+    fn some(images: &[(u8, u8, u32)], seed: Option<u64>) -> Corpus {
+        let mut builder = Builder::new();
+        for (i, (tag, digest, size)) in images.iter().enumerate() {
+            let document = format!(
+                r#"{{"manifests": {{"t{tag}": {{"mediaType": "m{tag}", "schemaVersion": 2, "layers": [
+                    {{"digest": "d:{digest}", "size": {size}}}]}}}}, "configs": {{"t{digest}": {{"created": "x{size}",
+                    "os": "o{tag}", "rootfs": {{"diff_ids": ["f{digest}"]}},
+                    "history": [{{"created_by": "c{tag}"}}, {{"comment": "é"}}]}}}}}}"#
+            );
+            let path = format!("r{i}/manifests-config-layers.json");
+            builder.add(path.as_bytes(), i as u64, document.as_bytes(), [0; 32]);
+        }
+        let mut corpus = merge(&[builder.finish()], Oddities::default());
+        corpus.provenance.source = "a source".into();
+        corpus.provenance.synthetic_seed = seed;
+        corpus
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20))]
+        #[test]
+        fn what_is_saved_is_loaded(
+            images in prop::collection::vec(any::<(u8, u8, u32)>(), 0..8),
+            seed in any::<Option<u64>>(),
+        ) {
+            let corpus = some(&images, seed);
+            let dir = tempfile::tempdir().unwrap();
+            let (one, two) = (dir.path().join("one.h5"), dir.path().join("two.h5"));
+            corpus.save(&one).unwrap();
+            let back = Corpus::load(&one).unwrap();
+            prop_assert_eq!(&back, &corpus);
+            back.save(&two).unwrap();
+            prop_assert_eq!(std::fs::read(one).unwrap(), std::fs::read(two).unwrap());
+        }
+    }
+
+    #[test]
+    fn the_id_is_that_of_the_images() {
+        let corpus = some(&[(1, 2, 3)], None);
+        let mut other = corpus.clone();
+        other.provenance.source = "another".into();
+        other.oddities = Oddities::default();
+        assert_eq!(corpus.id(), other.id());
+        other.layers.size[0] += 1;
+        assert_ne!(corpus.id(), other.id());
+    }
+
+    #[test]
+    fn unsound_files_are_refused() {
+        let spoil: [fn(&mut Corpus); 8] = [
+            |c| c.layers.digest[0] = 99,
+            |c| c.layers.size[0] = 1 << 63,
+            |c| c.manifests.study[0] = 9,
+            |c| c.manifests.layers[1] = 7,
+            |c| c.manifests.config[0] = 5,
+            |c| c.configs.history.clear(),
+            |c| c.history.empty_layer.truncate(1),
+            |c| c.config_diff_ids[0] = NONE,
+        ];
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("corpus.h5");
+        for spoil in spoil {
+            let mut corpus = some(&[(1, 2, 3), (4, 5, 6)], None);
+            spoil(&mut corpus);
+            corpus.save(&path).unwrap();
+            let error = Corpus::load(&path).unwrap_err();
+            assert!(matches!(error, Error::Unsound { .. }), "{error}");
+        }
+    }
+}

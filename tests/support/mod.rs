@@ -1,0 +1,41 @@
+//! What the integration tests share: the real binary, `mpirun`, and the data packs.
+#![allow(dead_code)] // not every test file uses all of it
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+/// The directory of the data packs, if it is there.
+pub fn shared() -> Option<PathBuf> {
+    let given = std::env::var_os("STRATIGRAPH_SHARED").map(PathBuf::from);
+    let path = given.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"));
+    if path.is_dir() {
+        return Some(path);
+    }
+    println!("skipped: no ../shared");
+    None
+}
+
+/// The binary under test, as one process with so many threads.
+pub fn stratigraph(threads: usize) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["120", env!("CARGO_BIN_EXE_stratigraph"), "--threads", &threads.to_string()]);
+    command.env_remove("STRATIGRAPH_THREADS");
+    command
+}
+
+/// The binary under test on so many ranks.
+pub fn ranks(ranks: usize, threads: usize) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["120", "mpirun", "--oversubscribe", "--bind-to", "none", "-n", &ranks.to_string()]);
+    command.args([env!("CARGO_BIN_EXE_stratigraph"), "--threads", &threads.to_string()]);
+    command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    command.env_remove("STRATIGRAPH_THREADS");
+    command
+}
+
+/// Runs a command and returns its exit code, standard output and standard error.
+pub fn run(command: &mut Command) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = command.output().expect("the command starts");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (status.code().unwrap_or(-1), text(stdout), text(stderr))
+}
