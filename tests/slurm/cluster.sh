@@ -75,7 +75,8 @@ TaskPlugin=task/none
 SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
-SchedulerParameters=batch_sched_delay=0,bf_interval=1
+SchedulerParameters=batch_sched_delay=0,bf_interval=1,sched_interval=1,sched_min_interval=100000
+MailProg=/bin/true
 AccountingStorageType=accounting_storage/none
 JobRequeue=1
 KillWait=5
