@@ -18,18 +18,13 @@ BINS = 10  # of the score's histogram, [0, 1]
 
 
 def import_manifests(source, database):
-    """One process, one pass: json.load each file, one INSERT for each layer row."""
+    """One process, one pass: each file is parsed whole, each layer row is one INSERT, each file one commit."""
     begun = time.perf_counter()
     db = sqlite3.connect(database)
-    db.execute(
-        "CREATE TABLE manifests (id INTEGER PRIMARY KEY AUTOINCREMENT, full_uri TEXT, uri TEXT, tag TEXT,"
-        " layer_number INTEGER, architecture TEXT, digest TEXT, os TEXT, size INTEGER,"
-        " schema_version INTEGER, created_at TEXT)"
+    columns = (
+        "full_uri, uri, tag, layer_number, architecture, digest, os, size, schema_version, category, created_at"
     )
-    insert = (
-        "INSERT INTO manifests (full_uri, uri, tag, layer_number, architecture, digest, os, size,"
-        " schema_version, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    )
+    db.execute(f"CREATE TABLE manifests (id INTEGER PRIMARY KEY AUTOINCREMENT, {columns})")
     rows = 0
     for directory, _, names in os.walk(source):
         if "manifests-config-layers.json" not in names:
@@ -46,18 +41,24 @@ def import_manifests(source, database):
                 continue
             if tag not in crawled["configs"]:
                 continue
-            config = crawled["configs"][tag]
-            created = (config.get("created") or "").split("T")[0]
+            created = crawled["configs"][tag]["created"].split("T")[0] + " 00:00:00"
             for number, layer in enumerate(manifest["layers"]):
+                platform = layer.get("platform") or {}
                 row = (
-                    f"{uri}:{tag}", uri, tag, number, config.get("architecture"), layer["digest"],
-                    config.get("os"), layer["size"], manifest["schemaVersion"], created,
+                    f"{uri}:{tag}", uri, tag, number, platform.get("architecture") or "unknown", layer["digest"],
+                    platform.get("os") or "unknown", layer["size"], str(manifest["schemaVersion"]), "unknown", created,
                 )
-                db.execute(insert, row)
+                # The study writes the values into the statement's text, each row anew.
+                values = ", ".join(map(literal, row))
+                db.execute(f"INSERT INTO manifests ({columns}) VALUES ({values})")
                 rows += 1
         db.commit()
     db.close()
     return {"seconds": time.perf_counter() - begun, "rows": rows}
+
+
+def literal(value):
+    return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
 
 
 def sets_of_corpus(path):
