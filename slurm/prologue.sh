@@ -75,8 +75,8 @@ run_ranks() {
 finish_job() {
     local code=$1
     # A rank that exits with 75 a moment before the others has them killed by
-    # --kill-on-bad-exit; after a warning that, too, is a stop with all finished tiles kept.
-    if [ "$warned" = 1 ] && [ "$code" -gt 128 ]; then code=75; fi
+    # --kill-on-bad-exit; after a signal that, too, is a stop with all finished tiles kept.
+    if [ "$warned$terminated" != 00 ] && [ "$code" -gt 128 ]; then code=75; fi
     if [ "$code" != 75 ]; then
         log "ended with exit code $code"
         exit "$code"

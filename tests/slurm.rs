@@ -33,7 +33,8 @@ fn a_warned_job_goes_back_into_the_queue() {
     cluster.run("scancel", &["--batch", "--signal=USR1", &job]);
     assert_eq!(cluster.end_of(&job), ("COMPLETED".into(), "0:0".into()), "{}", cluster.log());
     for rank in 0..3 {
-        let text = fs::read_to_string(cluster.path(&format!("out.{rank}"))).expect("written by the second run");
+        let text =
+            fs::read_to_string(cluster.path(&format!("out.{rank}"))).expect("written by the second run");
         assert_eq!(text, "finished\n");
     }
     // The log of the first run is still there.
@@ -67,6 +68,52 @@ fn a_job_without_its_arguments_says_how_to_call_it() {
     let job = cluster.submit(Path::new(PROGRAM), &["-n", "1"], &[]);
     assert_eq!(cluster.end_of(&job), ("FAILED".into(), "2:0".into()));
     assert!(cluster.log().contains("usage: sbatch slurm/jaccard.sbatch"), "{}", cluster.log());
+}
+
+#[test]
+fn a_requeued_run_ends_with_the_results_of_one_process() {
+    let Some(cluster) = Cluster::start() else { return };
+    let (corpus, alone, ranks) = (cluster.path("corpus.h5"), cluster.path("alone"), cluster.path("ranks"));
+    let options = ["--top-k", "5", "--min", "0.5", "--matrix"];
+    let sample = Path::new(HOME).join("data/sample");
+    in_one_process(Command::new(PROGRAM).arg("import").arg(sample).arg("-o").arg(&corpus));
+    in_one_process(Command::new(PROGRAM).arg("jaccard").arg(&corpus).arg("-o").arg(&alone).args(options));
+
+    let mut arguments = vec![corpus.as_path(), ranks.as_path()];
+    arguments.extend(options.iter().map(Path::new));
+    let slowly = [("STRATIGRAPH_TILE_DELAY_MS", "700")];
+    let job = cluster.submit_with(Path::new(PROGRAM), &["-N", "3", "-n", "6"], &arguments, &slowly);
+    wait_until("a tile is finished", || finished_bytes(&ranks) > 0);
+    cluster.run("scontrol", &["requeue", &job]);
+    assert_eq!(cluster.end_of(&job), ("COMPLETED".into(), "0:0".into()), "{}", cluster.log());
+
+    let log = cluster.log();
+    assert!(log.contains("run 1: ended with exit code 0"), "{log}");
+    let (expected, found) = (results_in(&alone), results_in(&ranks));
+    assert_eq!(expected.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
+    assert!(expected.len() >= 2, "too few results to compare: {:?}", expected.keys());
+    for (name, bytes) in &expected {
+        assert!(bytes == &found[name], "{name} differs from the run in one process:\n{log}");
+    }
+}
+
+#[test]
+fn ranks_that_do_not_find_each_other_are_refused() {
+    let Some(cluster) = Cluster::start() else { return };
+    let launch = |plugin: &str| {
+        without_slurm(Command::new("timeout").args(["60", "srun", "-n", "3", "-N", "3", plugin]))
+            .args([PROGRAM, "ranks"])
+            .env("SLURM_CONF", cluster.path("slurm.conf"))
+            .env("OMPI_MCA_btl", "self,tcp")
+            .env("OMPI_MCA_mpi_yield_when_idle", "1")
+            .output()
+            .expect("srun starts")
+    };
+    let right = launch("--mpi=pmix");
+    assert!(right.status.success(), "{}", text_of(&right));
+    let wrong = launch("--mpi=none");
+    assert_eq!(wrong.status.code(), Some(6), "{}", text_of(&wrong));
+    assert!(text_of(&wrong).contains("srun --mpi=pmix"), "{}", text_of(&wrong));
 }
 
 /// A running cluster; dropping it ends its daemons.
@@ -217,11 +264,32 @@ fn text_of(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
+/// Runs a command of the program without ranks; a source with losses is fine.
+fn in_one_process(command: &mut Command) {
+    let output = without_slurm(command).output().expect("the program starts");
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{command:?}: {}", text_of(&output));
+}
+
+/// Bytes of finished tiles in all journals below a results directory.
+fn finished_bytes(directory: &Path) -> u64 {
+    let header = 40; // a journal without a record
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(about) if about.is_dir() => finished_bytes(&entry.path()),
+            Ok(about) if entry.path().extension().is_some_and(|e| e == "tiles") => {
+                about.len().saturating_sub(header)
+            }
+            _ => 0,
+        })
+        .sum()
+}
+
 /// Every file of a results directory that the results consist of, by name: not the journals, logs
 /// and accounts of single runs.
-#[allow(dead_code)]
 fn results_in(directory: &Path) -> BTreeMap<String, Vec<u8>> {
-    let is_result = |name: &str| !(name.starts_with("run-") || name.contains("journal") || name.ends_with(".log"));
+    let is_result =
+        |name: &str| !(name.starts_with("run-") || name.contains("journal") || name.ends_with(".log"));
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(directory).expect("a results directory") {
         let entry = entry.expect("a directory entry");
