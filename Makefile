@@ -7,7 +7,8 @@ CONFIG ?= configs/sample.toml
 BINARY  := target/release/stratigraph
 # Results of different corpora do not share a directory.
 OUT     ?= results/demo$(if $(CORPUS),-$(firstword $(subst ., ,$(notdir $(CORPUS:/=)))))
-TIMEOUT := timeout --kill-after=30
+# In the foreground Ctrl-C reaches the tests; elsewhere the limit ends all of them, not only cargo.
+TIMEOUT := timeout --kill-after=30 $(if $(CI),,--foreground)
 
 # OpenMPI: more ranks than cores are welcome, and threads are placed by the program, not by mpirun.
 export OMPI_MCA_rmaps_base_oversubscribe := 1
