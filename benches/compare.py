@@ -1,0 +1,266 @@
+"""Measures Stratigraph on two ranks against its peers and its limits, and prints the table.
+
+Run it through `make bench` (benches/run.sh makes the virtual environment). Ours is the time of the
+whole command, its start included; the peers' time is that of their work alone. The peer works
+alone on the machine, as ours does, in the same run. Memory is the highest sum, over all processes
+of a command, of their proportional set sizes, sampled from /proc: pages that ranks share count once.
+"""
+
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+RANKS = 2
+REPEATS = 3
+PROGRAM = "target/release/stratigraph"
+WORK = Path("target/bench")
+PEERS = Path(__file__).with_name("peers.py")
+GIB = 2**30
+SAMPLE_SECONDS = 0.02
+
+
+def main():
+    wanted = sys.argv[1:] or list(BENCHES)
+    unknown = [name for name in wanted if name not in BENCHES]
+    if unknown:
+        sys.exit(f"bench: unknown: {', '.join(unknown)}; there are {', '.join(BENCHES)}")
+    WORK.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for name in wanted:
+        say(f"{name} ...")
+        rows += BENCHES[name]()
+    header = ("what", "Stratigraph", "peer", "result", "goal", "")
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    print(f"\n{RANKS} ranks, {os.cpu_count()} cores, median of {REPEATS}")
+    for row in [header, *rows]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    if any(row[-1] == "MISSED" for row in rows):
+        sys.exit(1)
+
+
+def bench_import():
+    shared = shared_data()
+    if shared is None:
+        return [skipped("import of the dev corpus", "no ../shared")]
+    source = unpacked(shared)
+    warm(source)
+    ours = [ranks("import", source, "-o", fresh("dev.h5")) for _ in range(REPEATS)]
+    peer = [run_peer("import", source, fresh("dev.sqlite")) for _ in range(REPEATS)]
+    mine, its = median(ours, "seconds"), median(peer, "seconds")
+    memory = max(run["memory"] for run in ours)
+    return [
+        ratio("import of the dev corpus", mine, its, "Python json + sqlite3", 10),
+        limit("  memory of all ranks", memory / GIB, max(r["memory"] for r in peer) / GIB, "GiB", 1),
+    ]
+
+
+def bench_jaccard():
+    shared = shared_data()
+    if shared is None:
+        return [skipped("Jaccard, all dev images", "no ../shared")]
+    corpus = WORK / "dev.h5"
+    if not corpus.exists():
+        ranks("import", shared / "data/registry-corpus-dev.tar.zst", "-o", corpus)
+    ours = [ranks("jaccard", corpus, "-o", fresh("dev"), "--top-k", "10", "--min", "0.5") for _ in range(REPEATS)]
+    peer = [run_peer("jaccard", corpus) for _ in range(REPEATS)]
+    expected = [sum(peer[0]["histogram"]), *peer[0]["histogram"]]
+    found = histogram_of(WORK / "dev/jaccard.h5")
+    if found != expected:
+        sys.exit(f"bench: the counts differ: ours {found}, scipy {expected}")
+    name = f"Jaccard, {peer[0]['images']} dev images, top 10, pairs over 0.5"
+    return [
+        ratio(name, median(ours, "seconds"), median(peer, "seconds"), "scipy A @ A.T + histogram", 20),
+        limit("  memory of all ranks", max(r["memory"] for r in ours) / GIB,
+              max(r["memory"] for r in peer) / GIB, "GiB", None),
+    ]
+
+
+def bench_synthetic():
+    corpus = WORK / "full.h5"
+    if not corpus.exists():
+        ranks("synth", "-o", corpus)
+    run = ranks("jaccard", corpus, "-o", fresh("full"), "--min", "0.5", "--top-k", "10")
+    name = "Jaccard, synthetic corpus of the study's size"
+    return [
+        limit(name, run["seconds"], None, "s", 30),
+        limit("  memory of all ranks", run["memory"] / GIB, None, "GiB", 4),
+    ]
+
+
+def bench_published():
+    shared = shared_data()
+    if shared is None:
+        return [skipped("Jaccard, published table", "no ../shared")]
+    table = shared / "data/published/full_uri_subset.csv"
+    runs = [ranks("jaccard", "--sets", table, "-o", fresh("published"), "--matrix") for _ in range(REPEATS)]
+    found = [re.search(r"compute: ([\d.]+) ms", run["output"]) for run in runs]
+    if not all(found):
+        sys.exit(f"bench: no line 'compute: N ms' in:\n{runs[0]['output']}")
+    peer = run_peer("published", table)
+    compute = statistics.median(float(match[1]) for match in found)
+    return [limit("Jaccard, published table, compute", compute, peer["compute"] * 1e3, "ms", 50)]
+
+
+BENCHES = {
+    "import": bench_import,
+    "jaccard": bench_jaccard,
+    "synthetic": bench_synthetic,
+    "published": bench_published,
+}
+
+
+def ratio(what, ours, peer, peer_name, goal):
+    factor = peer / ours
+    verdict = "ok" if factor >= goal else "MISSED"
+    return (what, f"{ours:.2f} s", f"{peer:.2f} s ({peer_name})", f"{factor:.1f}x", f">= {goal}x", verdict)
+
+
+def limit(what, ours, peer, unit, goal):
+    verdict = "" if goal is None else "ok" if ours <= goal else "MISSED"
+    shown = f"{ours:.2f} {unit}"
+    other = "" if peer is None else f"{peer:.2f} {unit}"
+    return (what, shown, other, shown, "" if goal is None else f"<= {goal} {unit}", verdict)
+
+
+def skipped(what, reason):
+    print(f"skipped: {reason}")
+    return (what, "", "", "skipped", "", "")
+
+
+def median(runs, key):
+    return statistics.median(run[key] for run in runs)
+
+
+def ranks(*arguments):
+    return measured(["mpirun", "-n", str(RANKS), PROGRAM, *map(str, arguments)])
+
+
+def run_peer(*arguments):
+    run = measured([sys.executable, str(PEERS), *map(str, arguments)])
+    return {**run, **json.loads(run["output"])}
+
+
+def measured(command):
+    """Runs a command to its end: its seconds, its peak memory in bytes, what it printed."""
+    environment = {
+        "OMPI_MCA_rmaps_base_oversubscribe": "1",
+        "OMPI_MCA_hwloc_base_binding_policy": "none",
+        **os.environ,
+    }
+    if os.geteuid() == 0:
+        environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    begun = time.perf_counter()
+    process = subprocess.Popen(
+        command, env=environment, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    peak, done = [0], threading.Event()
+
+    def watch():
+        while not done.wait(SAMPLE_SECONDS):
+            peak[0] = max(peak[0], sum(map(proportional_set_size, family(process.pid))))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        output, errors = process.communicate(timeout=1200)
+        seconds = time.perf_counter() - begun
+    finally:
+        done.set()
+        watcher.join()
+        if process.poll() is None:
+            process.kill()
+    if process.returncode != 0:
+        sys.exit(f"bench: {' '.join(command)}: exit code {process.returncode}\n{output}{errors}")
+    say(f"  {seconds:8.2f} s  {peak[0] / GIB:.2f} GiB  {' '.join(command[:6])} ...")
+    return {"seconds": seconds, "memory": peak[0], "output": output}
+
+
+def family(pid):
+    """A process and all that descend from it."""
+    found, todo = [], [pid]
+    while todo:
+        pid = todo.pop()
+        found.append(pid)
+        try:
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                children = Path(f"/proc/{pid}/task/{thread}/children").read_text()
+                todo += map(int, children.split())
+        except OSError:
+            continue
+    return found
+
+
+def proportional_set_size(pid):
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ProcessLookupError):
+        pass
+    return 0
+
+
+def histogram_of(results):
+    """All pairs, and those in each of the peer's bins, from the exact counts of a results file."""
+    import h5py
+    import numpy as np
+
+    with h5py.File(results) as file:
+        shared, union = file["tally/shared"][:], file["tally/union"][:]
+        images = file["tally/images"][:].astype(np.int64)
+    score = np.where(union > 0, shared / np.maximum(union, 1), 0.0)
+    bins = np.histogram(score, bins=10, range=(0.0, 1.0), weights=images)[0]
+    return [int(images.sum()), *map(int, bins)]
+
+
+def shared_data():
+    for place in (os.environ.get("STRATIGRAPH_SHARED"), "../shared"):
+        if place and (Path(place) / "data").is_dir():
+            return Path(place)
+    return None
+
+
+def unpacked(shared):
+    """The dev corpus as a directory, unpacked once."""
+    target = WORK / "dev-source"
+    if not target.exists():
+        import zstandard
+
+        say("  unpacking the dev corpus")
+        partial = target.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        with open(shared / "data/registry-corpus-dev.tar.zst", "rb") as packed:
+            with zstandard.ZstdDecompressor().stream_reader(packed) as stream:
+                with tarfile.open(fileobj=stream, mode="r|") as archive:
+                    archive.extractall(partial)
+        partial.rename(target)
+    return target
+
+
+def warm(directory):
+    """Reads every file once, so that both sides find them in memory."""
+    for path in directory.rglob("*"):
+        if path.is_file():
+            path.read_bytes()
+
+
+def fresh(name):
+    path = WORK / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    return path
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

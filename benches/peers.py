@@ -1,0 +1,142 @@
+"""What Stratigraph is measured against: the same work in Python, each in a process of its own.
+
+    peers.py import DIRECTORY DATABASE    the study's way to its manifest table
+    peers.py jaccard CORPUS.h5            all pairs of images with scipy's sparse product
+    peers.py published TABLE.csv          the same for the sets of the published table
+
+Each prints one JSON object; `seconds` is the time of the work without Python's own start.
+"""
+
+import csv
+import json
+import os
+import sqlite3
+import sys
+import time
+
+BINS = 10  # of the score's histogram, [0, 1]
+
+
+def import_manifests(source, database):
+    """One process, one pass: each file is parsed whole, each layer row is one INSERT, each file one commit."""
+    begun = time.perf_counter()
+    db = sqlite3.connect(database)
+    columns = (
+        "full_uri, uri, tag, layer_number, architecture, digest, os, size, schema_version, category, created_at"
+    )
+    db.execute(f"CREATE TABLE manifests (id INTEGER PRIMARY KEY AUTOINCREMENT, {columns})")
+    rows = 0
+    for directory, _, names in os.walk(source):
+        if "manifests-config-layers.json" not in names:
+            continue
+        uri = os.path.relpath(directory, source)
+        with open(os.path.join(directory, "manifests-config-layers.json"), encoding="utf-8") as file:
+            crawled = json.load(file)
+        for tag, manifest in crawled["manifests"].items():
+            if "mediaType" not in manifest:
+                continue
+            if manifest["mediaType"] == "application/vnd.docker.distribution.manifest.list.v2+json":
+                continue
+            if "layers" not in manifest or manifest["schemaVersion"] == 1:
+                continue
+            if tag not in crawled["configs"]:
+                continue
+            created = crawled["configs"][tag]["created"].split("T")[0] + " 00:00:00"
+            for number, layer in enumerate(manifest["layers"]):
+                platform = layer.get("platform") or {}
+                row = (
+                    f"{uri}:{tag}", uri, tag, number, platform.get("architecture") or "unknown", layer["digest"],
+                    platform.get("os") or "unknown", layer["size"], str(manifest["schemaVersion"]), "unknown", created,
+                )
+                # The study writes the values into the statement's text, each row anew.
+                values = ", ".join(map(literal, row))
+                db.execute(f"INSERT INTO manifests ({columns}) VALUES ({values})")
+                rows += 1
+        db.commit()
+    db.close()
+    return {"seconds": time.perf_counter() - begun, "rows": rows}
+
+
+def literal(value):
+    return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
+
+
+def sets_of_corpus(path):
+    """Each image's distinct digests as a CSR matrix of ones: images x digests."""
+    import h5py
+    import numpy as np
+
+    with h5py.File(path) as file:
+        offsets = file["manifests/layers"][:].astype(np.int64)
+        digests = file["layers/digest"][:].astype(np.int64)
+        kept = file["manifests/study"][:] == 0
+    image = np.repeat(np.arange(len(kept)), np.diff(offsets))
+    row_of = np.cumsum(kept) - 1
+    mine = kept[image]
+    # A manifest without a single layer is no image.
+    return ones(row_of[image[mine]], digests[mine])
+
+
+def sets_of_table(path):
+    import numpy as np
+
+    images, digests, rows, columns = {}, {}, [], []
+    with open(path, encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            rows.append(images.setdefault(line["full_uri"], len(images)))
+            columns.append(digests.setdefault(line["digest"], len(digests)))
+    return ones(np.array(rows), np.array(columns))
+
+
+def ones(rows, columns):
+    import numpy as np
+    from scipy import sparse
+
+    pairs = np.unique(np.stack([rows, columns], axis=1), axis=0)
+    _, row = np.unique(pairs[:, 0], return_inverse=True)
+    _, column = np.unique(pairs[:, 1], return_inverse=True)
+    return sparse.csr_matrix((np.ones(len(row), dtype=np.int32), (row, column)))
+
+
+def histogram_of_scores(sets):
+    """Scores of all pairs i < j from A @ A.T, in the bins of `numpy.histogram`."""
+    import numpy as np
+
+    n = sets.shape[0]
+    sizes = np.diff(sets.indptr)
+    shared = (sets @ sets.T).tocoo()
+    upper = shared.row < shared.col
+    both = shared.data[upper]
+    score = both / (sizes[shared.row[upper]] + sizes[shared.col[upper]] - both)
+    counts, _ = np.histogram(score, bins=BINS, range=(0.0, 1.0))
+    counts[0] += n * (n - 1) // 2 - len(score)
+    return n, len(score), counts.tolist()
+
+
+def jaccard(load, path):
+    begun = time.perf_counter()
+    sets = load(path)
+    loaded = time.perf_counter()
+    images, overlapping, counts = histogram_of_scores(sets)
+    ended = time.perf_counter()
+    return {
+        "seconds": ended - begun,
+        "compute": ended - loaded,
+        "images": images,
+        "overlapping": overlapping,
+        "histogram": counts,
+    }
+
+
+def main():
+    what, *arguments = sys.argv[1:]
+    work = {
+        "import": import_manifests,
+        "jaccard": lambda path: jaccard(sets_of_corpus, path),
+        "published": lambda path: jaccard(sets_of_table, path),
+    }
+    print(json.dumps(work[what](*arguments)))
+
+
+if __name__ == "__main__":
+    main()
