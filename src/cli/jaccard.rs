@@ -279,8 +279,7 @@ fn tell_and_check_needs(args: &Args, context: &Context, prepared: &Prepared) -> 
     let needs = Needs::of(prepared, args.matrix, rayon::current_num_threads());
     std::fs::create_dir_all(&args.output).with_context(|| args.output.display().to_string())?;
     let share = limits::memory() / 10 * 8 / context.world.node_size() as u64;
-    let limits =
-        Limits { memory: args.memory.unwrap_or(share), disk: limits::disk(&args.output) };
+    let limits = Limits { memory: args.memory.unwrap_or(share), disk: limits::disk(&args.output) };
     show::line(
         context,
         format!(
@@ -433,7 +432,11 @@ fn print_summary(counts: &Counts, published: Option<&Published>, results: &Resul
         ("mean Jaccard score", real(all.mean), real(full.mean)),
         ("  standard deviation", real(all.std), real(full.std)),
         ("mean with the diagonal", real(all.mean_with_diagonal), real(full.mean_with_diagonal)),
-        ("mean over distinct sets", real(counts.distinct_sets.mean), real(counts.distinct_sets_without_empty_layers.mean)),
+        (
+            "mean over distinct sets",
+            real(counts.distinct_sets.mean),
+            real(counts.distinct_sets_without_empty_layers.mean),
+        ),
     ];
     for (name, a, b) in rows {
         table.add_row([name.to_owned(), a, b]);

@@ -17,6 +17,7 @@ mod merge;
 mod notice;
 mod oddity;
 mod parse;
+mod select;
 mod shard;
 mod source;
 mod store;
