@@ -124,6 +124,7 @@ fn read_directory(listing: &Listing, world: &World, progress: Progress) -> Vec<S
     let mine = shares(&sizes, world.size()).swap_remove(world.rank());
     let total = mine.iter().map(|i| sizes[*i]).sum();
     let (next, done) = (AtomicUsize::new(0), AtomicU64::new(0));
+    let heartbeat = world.heartbeat();
     let work = || {
         let mut builder = Builder::new();
         let mut content = Vec::new();
@@ -135,7 +136,7 @@ fn read_directory(listing: &Listing, world: &World, progress: Progress) -> Vec<S
                 Err(e) => builder.add_unreadable(path, i as u64, &e.to_string()),
             }
             progress(done.fetch_add(*bytes, Ordering::Relaxed) + bytes, total);
-            world.progress();
+            heartbeat();
         }
         builder.finish()
     };

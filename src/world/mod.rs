@@ -4,14 +4,19 @@
 //! of an MPI job. Both offer the same few collective operations, so that the rest of the program
 //! is written once. All operations are called by every rank in the same order.
 
+mod launch;
+mod mpi;
+mod watch;
+
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Why the ranks could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// MPI sees another number of ranks than Slurm started.
     #[error(
-        "MPI sees {size} rank(s), but Slurm started {tasks} (SLURM_NTASKS): the ranks do not find each other; launch with `srun --mpi=pmix` (see `srun --mpi=list`)"
+        "MPI sees {size} rank(s), but Slurm started {tasks} (SLURM_NTASKS): the ranks do not find each other; launch with `srun --mpi=pmix` (`srun --mpi=list` shows what there is), or set STRATIGRAPH_ANY_SIZE=1 if this is meant"
     )]
     SizeDisagrees {
         /// Ranks that MPI sees.
@@ -27,44 +32,67 @@ pub enum Error {
 /// The ranks of this run.
 pub struct World {
     inner: Inner,
+    local_ranks: Option<usize>,
 }
 
 enum Inner {
     Solo,
+    Mpi(mpi::Ranks),
 }
 
 impl World {
     /// One process, without MPI.
     pub fn solo() -> Self {
-        Self { inner: Inner::Solo }
+        Self { inner: Inner::Solo, local_ranks: None }
     }
 
     /// The ranks that the environment describes: those of an MPI job if a launcher started
     /// several, else one process. A rank without [`World::progress`] for `stall` (if not zero) is
-    /// reported and ends the job.
+    /// reported and ends the job. From here on a panic ends the job with exit code 70.
     ///
     /// # Errors
-    /// [`Error::SizeDisagrees`] if Slurm started another number of tasks than MPI sees.
-    pub fn start(_stall: std::time::Duration) -> Result<Self, Error> {
-        Ok(Self::solo())
+    /// [`Error::SizeDisagrees`] if Slurm started another number of tasks than MPI sees,
+    /// [`Error::Mpi`] if MPI does not start.
+    pub fn start(stall: Duration) -> Result<Self, Error> {
+        let launch = launch::launch(|name| std::env::var(name).ok());
+        let inner = if launch.several {
+            Inner::Mpi(mpi::Ranks::start(stall)?)
+        } else {
+            std::panic::set_hook(Box::new(|info| {
+                eprintln!("stratigraph: panicked: {info}");
+                std::process::exit(70)
+            }));
+            Inner::Solo
+        };
+        let world = Self { inner, local_ranks: launch.local_ranks };
+        match launch.slurm_tasks.filter(|tasks| *tasks != world.size()) {
+            Some(tasks) => Err(Error::SizeDisagrees { size: world.size(), tasks }),
+            None => Ok(world),
+        }
     }
 
     /// Cores that this rank may use for threads: those it is bound to, or its share of the node's.
     pub fn cores_per_rank(&self) -> usize {
-        std::thread::available_parallelism().map_or(1, usize::from)
+        let mine = std::thread::available_parallelism().map_or(1, usize::from);
+        let online = std::fs::read_to_string("/proc/cpuinfo")
+            .map_or(mine, |text| text.lines().filter(|l| l.starts_with("processor")).count());
+        let sharing = self.local_ranks.unwrap_or_else(|| self.node_size());
+        if mine < online { mine } else { (mine / sharing.max(1)).max(1) }
     }
 
     /// This rank, from 0.
     pub fn rank(&self) -> usize {
-        match self.inner {
+        match &self.inner {
             Inner::Solo => 0,
+            Inner::Mpi(ranks) => ranks.rank(),
         }
     }
 
     /// Number of ranks.
     pub fn size(&self) -> usize {
-        match self.inner {
+        match &self.inner {
             Inner::Solo => 1,
+            Inner::Mpi(ranks) => ranks.size(),
         }
     }
 
@@ -75,67 +103,108 @@ impl World {
 
     /// Number of ranks on this rank's node.
     pub fn node_size(&self) -> usize {
-        match self.inner {
+        match &self.inner {
             Inner::Solo => 1,
+            Inner::Mpi(ranks) => ranks.node_size(),
         }
     }
 
     /// Waits for all ranks.
     pub fn barrier(&self) {
-        match self.inner {
-            Inner::Solo => (),
+        if let Inner::Mpi(ranks) = &self.inner {
+            ranks.barrier();
         }
     }
 
     /// Gives every rank the bytes of rank 0; lengths may differ before and be of any size.
-    pub fn broadcast(&self, _bytes: &mut Vec<u8>) {
-        match self.inner {
-            Inner::Solo => (),
+    pub fn broadcast(&self, bytes: &mut Vec<u8>) {
+        if let Inner::Mpi(ranks) = &self.inner {
+            ranks.broadcast(bytes);
         }
     }
 
     /// Element-wise sum over all ranks, on every rank. Lengths must agree.
-    pub fn sum_u64(&self, _values: &mut [u64]) {
-        match self.inner {
-            Inner::Solo => (),
+    pub fn sum_u64(&self, values: &mut [u64]) {
+        if let Inner::Mpi(ranks) = &self.inner {
+            ranks.sum_u64(values);
         }
     }
 
     /// Element-wise maximum over all ranks, on every rank. Lengths must agree.
-    pub fn max_u64(&self, _values: &mut [u64]) {
-        match self.inner {
-            Inner::Solo => (),
+    pub fn max_u64(&self, values: &mut [u64]) {
+        if let Inner::Mpi(ranks) = &self.inner {
+            ranks.max_u64(values);
         }
     }
 
-    /// Element-wise sum over all ranks in rank order, on every rank: the same bits each time.
-    pub fn sum_f64(&self, _values: &mut [f64]) {
-        match self.inner {
-            Inner::Solo => (),
+    /// Element-wise sum over all ranks in rank order, on every rank: the same bits each time,
+    /// which MPI's own float reduction does not promise.
+    pub fn sum_f64(&self, values: &mut [f64]) {
+        let Inner::Mpi(_) = &self.inner else { return };
+        let mut sums = Vec::new();
+        if let Some(all) = self.gather(bytemuck::cast_slice(values)) {
+            let mut total = vec![0.0f64; values.len()];
+            for bytes in &all {
+                let theirs = bytes.chunks_exact(8).map(bytemuck::pod_read_unaligned::<f64>);
+                total.iter_mut().zip(theirs).for_each(|(sum, value)| *sum += value);
+            }
+            sums = bytemuck::cast_slice(&total).to_vec();
         }
+        self.broadcast(&mut sums);
+        let sums = sums.chunks_exact(8).map(bytemuck::pod_read_unaligned::<f64>);
+        values.iter_mut().zip(sums).for_each(|(value, sum)| *value = sum);
     }
 
     /// Collects every rank's bytes on rank 0 in rank order; `None` elsewhere. Any lengths.
     pub fn gather(&self, bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
-        match self.inner {
+        match &self.inner {
             Inner::Solo => Some(vec![bytes.to_vec()]),
+            Inner::Mpi(ranks) => ranks.gather(bytes),
         }
     }
 
-    /// A counter that all ranks share, starting at 0. Collective.
+    /// A counter that all ranks share, starting at 0. Collective, also when it is dropped.
     pub fn counter(&self) -> Counter {
-        match self.inner {
-            Inner::Solo => Counter { inner: CounterInner::Solo(AtomicU64::new(0)) },
-        }
+        let inner = match &self.inner {
+            Inner::Solo => CounterInner::Solo(AtomicU64::new(0)),
+            Inner::Mpi(ranks) => CounterInner::Mpi(ranks.counter()),
+        };
+        Counter { inner }
     }
 
     /// Says that this rank makes progress; see the stall watch.
-    pub fn progress(&self) {}
+    pub fn progress(&self) {
+        if let Inner::Mpi(ranks) = &self.inner {
+            ranks.watch.beat();
+        }
+    }
+
+    /// The same as [`World::progress`] for threads other than the one that owns the world.
+    pub fn heartbeat(&self) -> impl Fn() + Send + Sync + 'static {
+        let watch = match &self.inner {
+            Inner::Solo => None,
+            Inner::Mpi(ranks) => Some(std::sync::Arc::clone(&ranks.watch)),
+        };
+        move || {
+            if let Some(watch) = &watch {
+                watch.beat();
+            }
+        }
+    }
 
     /// Ends the whole job at once with this exit code, after printing the rank and the message.
     pub fn abort(&self, code: u8, message: &str) -> ! {
-        eprintln!("stratigraph: rank {}: {message}", self.rank());
-        std::process::exit(i32::from(code))
+        let _ = std::io::Write::flush(&mut std::io::stdout());
+        match &self.inner {
+            Inner::Solo => {
+                eprintln!("stratigraph: {message}");
+                std::process::exit(i32::from(code))
+            }
+            Inner::Mpi(ranks) => {
+                eprintln!("stratigraph: rank {}: {message}", ranks.rank());
+                mpi::abort(i32::from(code))
+            }
+        }
     }
 }
 
@@ -146,21 +215,26 @@ pub struct Counter {
 
 enum CounterInner {
     Solo(AtomicU64),
+    Mpi(mpi::SharedCounter),
 }
 
 impl Counter {
     /// Takes the next number: 0, 1, 2, ... over all ranks; each number is given once.
     pub fn take(&self) -> u64 {
-        match &self.inner {
-            CounterInner::Solo(next) => next.fetch_add(1, Ordering::Relaxed),
-        }
+        self.add(1)
     }
 
     /// Makes every later [`Counter::take`], on any rank, give a number beyond all work
-    /// (at least 2^62).
+    /// (at least 2^40).
     pub fn close(&self) {
+        // Every rank may close; the sum of all stays far from 2^64.
+        self.add(1 << 40);
+    }
+
+    fn add(&self, value: u64) -> u64 {
         match &self.inner {
-            CounterInner::Solo(next) => next.fetch_add(1 << 62, Ordering::Relaxed),
-        };
+            CounterInner::Solo(next) => next.fetch_add(value, Ordering::Relaxed),
+            CounterInner::Mpi(counter) => counter.add(value),
+        }
     }
 }

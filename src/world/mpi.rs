@@ -1,0 +1,235 @@
+//! The ranks of an MPI job.
+
+use super::Error;
+use super::watch::Watch;
+use mpi::collective::SystemOperation;
+use mpi::environment::Universe;
+use mpi::ffi;
+use mpi::topology::SimpleCommunicator;
+use mpi::traits::{Communicator, CommunicatorCollectives, Destination, Root, Source};
+use mpi::Threading;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Messages are cut into pieces of this many bytes: MPI counts are 31-bit numbers.
+const PIECE: usize = 1 << 30;
+
+/// An initialised MPI and its watch.
+pub struct Ranks {
+    // Dropped in this order: the watch may still call MPI.
+    pub(super) watch: Arc<Watch>,
+    world: SimpleCommunicator,
+    node_size: usize,
+    /// Whether the watch thread may call MPI beside the main thread.
+    may_serve: bool,
+    _universe: Universe,
+}
+
+/// Ends all ranks of the job. Callable from any thread.
+pub fn abort(code: i32) -> ! {
+    // SAFETY: MPI is initialised wherever this is called (`Ranks::start` installs the callers); the
+    // call ends the process and takes no memory of ours.
+    unsafe {
+        ffi::MPI_Abort(ffi::RSMPI_COMM_WORLD, code);
+    }
+    std::process::exit(code)
+}
+
+impl Ranks {
+    /// Initialises MPI, and makes a panic on any rank end the whole job.
+    pub fn start(stall: Duration) -> Result<Self, Error> {
+        let (universe, threading) = mpi::initialize_with_threading(Threading::Multiple)
+            .ok_or_else(|| Error::Mpi("it was initialised before".into()))?;
+        let world = universe.world();
+        let rank = world.rank();
+        // Unwinding would finalise MPI while the other ranks wait in a collective: a deadlock.
+        std::panic::set_hook(Box::new(move |info| {
+            eprintln!("stratigraph: rank {rank} panicked: {info}");
+            abort(70)
+        }));
+        let node_size = world.split_shared(rank).size() as usize;
+        let host = mpi::environment::processor_name().unwrap_or_default();
+        let stalled = move |seconds: u64, waiting: bool| {
+            let what = if waiting { "waited for the other ranks" } else { "made no progress" };
+            eprintln!(
+                "stratigraph: rank {rank} on {host} {what} for {seconds} s; the job is ended \
+                 (--stall-seconds sets the limit)"
+            );
+            abort(6)
+        };
+        let serve = || {
+            let mut flag = 0;
+            // SAFETY: MPI was initialised with MPI_THREAD_MULTIPLE (`may_serve`), so a probe beside
+            // the main thread is allowed; `flag` outlives the call and the status is ignored.
+            unsafe {
+                ffi::MPI_Iprobe(
+                    ffi::RSMPI_ANY_SOURCE,
+                    ffi::RSMPI_ANY_TAG,
+                    ffi::RSMPI_COMM_WORLD,
+                    &raw mut flag,
+                    ffi::RSMPI_STATUS_IGNORE,
+                );
+            }
+        };
+        let watch = Arc::new(Watch::start(stall, stalled, serve));
+        Ok(Self { watch, world, node_size, may_serve: threading == Threading::Multiple, _universe: universe })
+    }
+
+    pub fn rank(&self) -> usize {
+        self.world.rank() as usize
+    }
+
+    pub fn size(&self) -> usize {
+        self.world.size() as usize
+    }
+
+    pub fn node_size(&self) -> usize {
+        self.node_size
+    }
+
+    pub fn barrier(&self) {
+        self.watch.waiting(|| self.world.barrier());
+    }
+
+    pub fn broadcast(&self, bytes: &mut Vec<u8>) {
+        self.watch.waiting(|| {
+            let root = self.world.process_at_rank(0);
+            let mut length = bytes.len() as u64;
+            root.broadcast_into(&mut length);
+            bytes.resize(length as usize, 0);
+            for piece in bytes.chunks_mut(PIECE) {
+                root.broadcast_into(piece);
+                self.watch.beat();
+            }
+        });
+    }
+
+    pub fn sum_u64(&self, values: &mut [u64]) {
+        self.reduce(values, SystemOperation::sum());
+    }
+
+    pub fn max_u64(&self, values: &mut [u64]) {
+        self.reduce(values, SystemOperation::max());
+    }
+
+    fn reduce(&self, values: &mut [u64], operation: SystemOperation) {
+        self.watch.waiting(|| {
+            for piece in values.chunks_mut(PIECE / 8) {
+                let mine = piece.to_vec();
+                self.world.all_reduce_into(&mine[..], piece, operation);
+            }
+        });
+    }
+
+    pub fn gather(&self, bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
+        self.watch.waiting(|| {
+            let length = bytes.len() as u64;
+            let root = self.world.process_at_rank(0);
+            if self.rank() != 0 {
+                root.gather_into(&length);
+                for piece in bytes.chunks(PIECE) {
+                    root.send(piece);
+                    self.watch.beat();
+                }
+                return None;
+            }
+            let mut lengths = vec![0u64; self.size()];
+            root.gather_into_root(&length, &mut lengths[..]);
+            let mut all = vec![bytes.to_vec()];
+            for (rank, length) in lengths.iter().enumerate().skip(1) {
+                let mut theirs = vec![0u8; *length as usize];
+                for piece in theirs.chunks_mut(PIECE) {
+                    self.world.process_at_rank(rank as i32).receive_into(piece);
+                    self.watch.beat();
+                }
+                all.push(theirs);
+            }
+            Some(all)
+        })
+    }
+
+    pub fn counter(&self) -> SharedCounter {
+        self.watch.waiting(|| SharedCounter::new(self))
+    }
+}
+
+/// A counter in the memory of rank 0, reached by one-sided operations (MPI 3.1, chapter 11).
+pub struct SharedCounter {
+    window: ffi::MPI_Win,
+    watch: Arc<Watch>,
+    serving: bool,
+}
+
+impl SharedCounter {
+    fn new(ranks: &Ranks) -> Self {
+        let bytes = if ranks.rank() == 0 { 8 } else { 0 };
+        let mut base: *mut u64 = std::ptr::null_mut();
+        let mut window = std::mem::MaybeUninit::uninit();
+        // SAFETY: all ranks call this in the same order (`World::counter` is collective). Rank 0's
+        // window is one aligned u64 that MPI allocates and that is set before the barrier lets
+        // anyone add to it; `window` is initialised by the first call.
+        let window = unsafe {
+            ffi::MPI_Win_allocate(
+                bytes,
+                8,
+                ffi::RSMPI_INFO_NULL,
+                ffi::RSMPI_COMM_WORLD,
+                (&raw mut base).cast(),
+                window.as_mut_ptr(),
+            );
+            let window = window.assume_init();
+            ffi::MPI_Win_lock_all(0, window);
+            if ranks.rank() == 0 {
+                base.write(0);
+                ffi::MPI_Win_sync(window);
+            }
+            window
+        };
+        ranks.world.barrier();
+        // Over a network, rank 0 answers additions only while it is inside an MPI call; the watch
+        // thread makes such calls while rank 0 computes.
+        let serving = ranks.may_serve && ranks.rank() == 0;
+        if serving {
+            ranks.watch.serve(true);
+        }
+        Self { window, watch: Arc::clone(&ranks.watch), serving }
+    }
+
+    /// Adds to the counter and returns what it was.
+    pub fn add(&self, value: u64) -> u64 {
+        let mut before = 0u64;
+        self.watch.waiting(|| {
+            // SAFETY: `value` and `before` are one u64 each and outlive the flush, which completes
+            // the operation; rank 0's window holds one u64 at displacement 0.
+            unsafe {
+                ffi::MPI_Fetch_and_op(
+                    (&raw const value).cast(),
+                    (&raw mut before).cast(),
+                    ffi::RSMPI_UINT64_T,
+                    0,
+                    0,
+                    ffi::RSMPI_SUM,
+                    self.window,
+                );
+                ffi::MPI_Win_flush(0, self.window);
+            }
+        });
+        before
+    }
+}
+
+impl Drop for SharedCounter {
+    fn drop(&mut self) {
+        self.watch.waiting(|| {
+            // SAFETY: every rank drops its counter at the same place of the program; the window is
+            // not used again. Freeing waits until all ranks have unlocked.
+            unsafe {
+                ffi::MPI_Win_unlock_all(self.window);
+                ffi::MPI_Win_free(&raw mut self.window);
+            }
+        });
+        if self.serving {
+            self.watch.serve(false);
+        }
+    }
+}
