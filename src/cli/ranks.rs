@@ -30,12 +30,20 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
         std::thread::sleep(Duration::from_secs(3600));
     }
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let line = format!("rank {rank} of {size} on {}, {} thread(s)", host.trim(), rayon::current_num_threads());
+    let line =
+        format!("rank {rank} of {size} on {}, {} thread(s)", host.trim(), rayon::current_num_threads());
     let lines = world.gather(line.repeat(usize::from(rank != 1)).as_bytes());
     if let Some(lines) = lines {
         for (from, line) in lines.iter().enumerate() {
             anyhow::ensure!(line.is_empty() == (from == 1), "the gather from rank {from} is wrong");
-            println!("{}", if line.is_empty() { format!("rank 1 of {size}") } else { String::from_utf8_lossy(line).into() });
+            println!(
+                "{}",
+                if line.is_empty() {
+                    format!("rank 1 of {size}")
+                } else {
+                    String::from_utf8_lossy(line).into()
+                }
+            );
         }
     }
     let mut words = if rank == 0 { vec![7u8; 100_000] } else { vec![1; rank] };
@@ -63,14 +71,21 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     let takes = begun.elapsed();
     drop(counter);
     world.sum_u64(&mut taken);
-    anyhow::ensure!(taken == [TAKES, TAKES * (TAKES - 1) / 2], "the counter gave a number twice or not at all");
+    anyhow::ensure!(
+        taken == [TAKES, TAKES * (TAKES - 1) / 2],
+        "the counter gave a number twice or not at all"
+    );
     let begun = Instant::now();
     for _ in 0..100 {
         world.sum_u64(&mut [1]);
     }
     let sums = begun.elapsed() / 100;
     if world.is_root() {
-        println!("counter: {:.1} us a take; sum over all ranks: {:.1} us", takes.as_secs_f64() * 1e6 / TAKES as f64, sums.as_secs_f64() * 1e6);
+        println!(
+            "counter: {:.1} us a take; sum over all ranks: {:.1} us",
+            takes.as_secs_f64() * 1e6 / TAKES as f64,
+            sums.as_secs_f64() * 1e6
+        );
         println!("ok: {size} rank(s) find each other");
     }
     Ok(Code::Done)

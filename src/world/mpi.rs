@@ -2,12 +2,12 @@
 
 use super::Error;
 use super::watch::Watch;
+use mpi::Threading;
 use mpi::collective::SystemOperation;
 use mpi::environment::Universe;
 use mpi::ffi;
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, CommunicatorCollectives, Destination, Root, Source};
-use mpi::Threading;
 use std::sync::Arc;
 use std::time::Duration;
 
