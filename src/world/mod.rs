@@ -4,6 +4,7 @@
 //! of an MPI job. Both offer the same few collective operations, so that the rest of the program
 //! is written once. All operations are called by every rank in the same order.
 
+mod counter;
 mod launch;
 mod mpi;
 mod watch;
@@ -215,7 +216,7 @@ pub struct Counter {
 
 enum CounterInner {
     Solo(AtomicU64),
-    Mpi(mpi::SharedCounter),
+    Mpi(counter::SharedCounter),
 }
 
 impl Counter {

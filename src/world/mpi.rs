@@ -1,6 +1,7 @@
 //! The ranks of an MPI job.
 
 use super::Error;
+use super::counter::{Requests, SharedCounter};
 use super::watch::Watch;
 use mpi::Threading;
 use mpi::collective::SystemOperation;
@@ -18,10 +19,11 @@ const PIECE: usize = 1 << 30;
 pub struct Ranks {
     // Dropped in this order: the watch may still call MPI.
     pub(super) watch: Arc<Watch>,
-    world: SimpleCommunicator,
+    pub(super) world: SimpleCommunicator,
+    pub(super) requests: Requests,
     node_size: usize,
     /// Whether the watch thread may call MPI beside the main thread.
-    may_serve: bool,
+    pub(super) may_serve: bool,
     _universe: Universe,
 }
 
@@ -57,22 +59,11 @@ impl Ranks {
             );
             abort(6)
         };
-        let serve = || {
-            let mut flag = 0;
-            // SAFETY: MPI was initialised with MPI_THREAD_MULTIPLE (`may_serve`), so a probe beside
-            // the main thread is allowed; `flag` outlives the call and the status is ignored.
-            unsafe {
-                ffi::MPI_Iprobe(
-                    ffi::RSMPI_ANY_SOURCE,
-                    ffi::RSMPI_ANY_TAG,
-                    ffi::RSMPI_COMM_WORLD,
-                    &raw mut flag,
-                    ffi::RSMPI_STATUS_IGNORE,
-                );
-            }
-        };
-        let watch = Arc::new(Watch::start(stall, stalled, serve));
-        Ok(Self { watch, world, node_size, may_serve: threading == Threading::Multiple, _universe: universe })
+        let may_serve = threading == Threading::Multiple;
+        let requests = Requests::new(&world);
+        let answering = requests.clone();
+        let watch = Arc::new(Watch::start(stall, stalled, move || answering.answer()));
+        Ok(Self { watch, world, requests, node_size, may_serve, _universe: universe })
     }
 
     pub fn rank(&self) -> usize {
@@ -150,86 +141,5 @@ impl Ranks {
 
     pub fn counter(&self) -> SharedCounter {
         self.watch.waiting(|| SharedCounter::new(self))
-    }
-}
-
-/// A counter in the memory of rank 0, reached by one-sided operations (MPI 3.1, chapter 11).
-pub struct SharedCounter {
-    window: ffi::MPI_Win,
-    watch: Arc<Watch>,
-    serving: bool,
-}
-
-impl SharedCounter {
-    fn new(ranks: &Ranks) -> Self {
-        let bytes = if ranks.rank() == 0 { 8 } else { 0 };
-        let mut base: *mut u64 = std::ptr::null_mut();
-        let mut window = std::mem::MaybeUninit::uninit();
-        // SAFETY: all ranks call this in the same order (`World::counter` is collective). Rank 0's
-        // window is one aligned u64 that MPI allocates and that is set before the barrier lets
-        // anyone add to it; `window` is initialised by the first call.
-        let window = unsafe {
-            ffi::MPI_Win_allocate(
-                bytes,
-                8,
-                ffi::RSMPI_INFO_NULL,
-                ffi::RSMPI_COMM_WORLD,
-                (&raw mut base).cast(),
-                window.as_mut_ptr(),
-            );
-            let window = window.assume_init();
-            ffi::MPI_Win_lock_all(0, window);
-            if ranks.rank() == 0 {
-                base.write(0);
-                ffi::MPI_Win_sync(window);
-            }
-            window
-        };
-        ranks.world.barrier();
-        // Over a network, rank 0 answers additions only while it is inside an MPI call; the watch
-        // thread makes such calls while rank 0 computes.
-        let serving = ranks.may_serve && ranks.rank() == 0;
-        if serving {
-            ranks.watch.serve(true);
-        }
-        Self { window, watch: Arc::clone(&ranks.watch), serving }
-    }
-
-    /// Adds to the counter and returns what it was.
-    pub fn add(&self, value: u64) -> u64 {
-        let mut before = 0u64;
-        self.watch.waiting(|| {
-            // SAFETY: `value` and `before` are one u64 each and outlive the flush, which completes
-            // the operation; rank 0's window holds one u64 at displacement 0.
-            unsafe {
-                ffi::MPI_Fetch_and_op(
-                    (&raw const value).cast(),
-                    (&raw mut before).cast(),
-                    ffi::RSMPI_UINT64_T,
-                    0,
-                    0,
-                    ffi::RSMPI_SUM,
-                    self.window,
-                );
-                ffi::MPI_Win_flush(0, self.window);
-            }
-        });
-        before
-    }
-}
-
-impl Drop for SharedCounter {
-    fn drop(&mut self) {
-        self.watch.waiting(|| {
-            // SAFETY: every rank drops its counter at the same place of the program; the window is
-            // not used again. Freeing waits until all ranks have unlocked.
-            unsafe {
-                ffi::MPI_Win_unlock_all(self.window);
-                ffi::MPI_Win_free(&raw mut self.window);
-            }
-        });
-        if self.serving {
-            self.watch.serve(false);
-        }
     }
 }
