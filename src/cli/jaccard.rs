@@ -1,14 +1,15 @@
 //! `stratigraph jaccard`.
 
 use super::{Code, Context, limits, show, stop};
-use crate::corpus::Corpus;
+use crate::corpus::{Corpus, PublishedTable, Table, is_published_table};
 use crate::pairs::jaccard::files::{Origin, write_matrix, write_results};
 use crate::pairs::jaccard::results::{Counts, Results, as_published};
 use crate::pairs::jaccard::{ImageSets, Limits, Needs, Options, Prepared};
 use crate::strings::StringTable;
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -39,7 +40,7 @@ pub struct Args {
     /// Take the images of the study's table, or all with layers (also those without mediaType or
     /// config, but no signatures)
     #[arg(long, value_enum, default_value = "published")]
-    pub table: Table,
+    pub table: TableKind,
 
     /// Neighbours kept for each distinct set; 0 for none
     #[arg(long, value_name = "K", default_value_t = 10)]
@@ -85,7 +86,7 @@ pub struct Args {
 /// Which manifests count as images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Table {
+pub enum TableKind {
     /// Those in the study's manifest table.
     Published,
     /// All manifests with layers, signatures aside.
@@ -226,24 +227,33 @@ fn histogram_edges(args: &Args) -> anyhow::Result<Vec<f64>> {
 }
 
 fn read_source(args: &Args) -> anyhow::Result<Source> {
-    if args.corpus.extension().is_some_and(|e| e == "csv") {
-        bail!("reading a published table is not there yet");
+    if is_published_table(&args.corpus) {
+        let read = PublishedTable::read(&args.corpus)?;
+        return source_of(args, &read.table(), read.id.clone(), None);
     }
-    let corpus = Corpus::load(&args.corpus)?;
-    let table = match args.table {
-        Table::Published => corpus.study_images(),
-        Table::Corrected => corpus.corrected_images(),
+    let (corpus, id) = Corpus::load_images(&args.corpus)?;
+    let images = match args.table {
+        TableKind::Published => corpus.study_images(),
+        TableKind::Corrected => corpus.corrected_images(),
     };
-    let images = match args.subset.as_str() {
-        "all" => table,
-        "one-per-repository" => corpus.one_per_repository(&table),
-        file => corpus.select_from_file(&table, Path::new(file))?,
+    source_of(args, &Table::of(&corpus, &images), id, corpus.synthetic_label())
+}
+
+fn source_of(
+    args: &Args,
+    table: &Table<'_>,
+    id: String,
+    synthetic: Option<String>,
+) -> anyhow::Result<Source> {
+    let table = match args.subset.as_str() {
+        "all" => Cow::Borrowed(table),
+        "one-per-repository" => Cow::Owned(table.select(&table.one_per_repository())),
+        file => Cow::Owned(table.select(&table.select_from_file(Path::new(file))?)),
     };
-    let sets = ImageSets::of_images(&corpus, &images);
+    let sets = ImageSets::of_table(&table);
     let sets = if args.ignore_empty_layers { sets.without_empty() } else { sets };
-    let names = images.iter().map(|m| corpus.image_name(*m as usize)).collect();
-    let synthetic = corpus.provenance.synthetic_seed.map(|seed| format!("generated with seed {seed}"));
-    Ok(Source { names, sets, id: corpus.id(), synthetic })
+    let names = (0..table.images.len()).map(|i| table.name(i)).collect();
+    Ok(Source { names, sets, id, synthetic })
 }
 
 /// Options that change the results, as they are published.

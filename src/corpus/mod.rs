@@ -17,14 +17,17 @@ mod merge;
 mod notice;
 mod oddity;
 mod parse;
-mod select;
+mod published;
 mod shard;
 mod source;
 mod store;
+mod table;
 
 pub use date::Date;
 pub use import::import;
 pub use oddity::{Example, Oddities, Oddity};
+pub use published::{PublishedTable, is_published_table};
+pub use table::{Image, Table};
 
 use crate::strings::{NONE, StringId, StringTable};
 use std::ops::Range;
@@ -295,6 +298,11 @@ impl Corpus {
     /// The config of manifest `m`, if there is one with its tag.
     pub fn config_of(&self, m: usize) -> Option<usize> {
         Some(self.manifests.config[m]).filter(|c| *c != NONE).map(|c| c as usize)
+    }
+
+    /// Says that the corpus was generated, if it was.
+    pub fn synthetic_label(&self) -> Option<String> {
+        self.provenance.synthetic_seed.map(|seed| format!("generated with seed {seed}"))
     }
 
     /// The config's `created` as given for manifest `m`.

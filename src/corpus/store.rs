@@ -191,19 +191,47 @@ impl Corpus {
         }
         each_table!(corpus, read_table);
         each_array!(corpus, read_array);
-        corpus.provenance = Provenance {
-            source: r.attribute("source")?,
-            source_sha256: r.attribute("source_sha256")?,
-            files: r.number("files")?,
-            bytes: r.number("source_bytes")?,
-            complete: r.number("complete")? == 1,
-            synthetic_seed: synthetic_seed(&r)?,
-        };
+        corpus.provenance = read_provenance(&r)?;
         let refuse = |reason: String| Error::Unsound { path: path.to_owned(), reason };
         corpus.oddities =
             read_oddities(&r)?.ok_or_else(|| refuse("its oddities do not fit together".into()))?;
         corpus.check().map_err(refuse)?;
         Ok(corpus)
+    }
+
+    /// Reads what an image table needs, and the file's [`Corpus::id`]: manifests, layers and their
+    /// dates. Histories, index entries and whatever else belongs to configs stay empty.
+    ///
+    /// # Errors
+    /// As [`Corpus::load`].
+    pub fn load_images(path: &Path) -> Result<(Self, String), Error> {
+        let r = Reader::open(path, KIND, FORMAT_VERSION)?;
+        let mut corpus = Self {
+            repositories: r.strings("repositories")?,
+            tags: r.strings("tags")?,
+            digests: r.strings("digests")?,
+            media_types: r.strings("media_types")?,
+            dates: r.strings("dates")?,
+            digest_empty: r.array("digest_empty")?,
+            ..Self::default()
+        };
+        let (m, layers) = (&mut corpus.manifests, &mut corpus.layers);
+        m.repository = r.array("manifests/repository")?;
+        m.tag = r.array("manifests/tag")?;
+        m.media_type = r.array("manifests/media_type")?;
+        m.schema_version = r.array("manifests/schema_version")?;
+        m.study = r.array("manifests/study")?;
+        m.has_layers = r.array("manifests/has_layers")?;
+        m.config = r.array("manifests/config")?;
+        m.layers = r.array("manifests/layers")?;
+        layers.digest = r.array("layers/digest")?;
+        layers.size = r.array("layers/size")?;
+        layers.media_type = r.array("layers/media_type")?;
+        layers.flags = r.array("layers/flags")?;
+        corpus.configs.created = r.array("configs/created")?;
+        corpus.provenance = read_provenance(&r)?;
+        corpus.check_images().map_err(|reason| Error::Unsound { path: path.to_owned(), reason })?;
+        Ok((corpus, r.attribute("corpus_id")?))
     }
 
     /// Checks that all ids are in range, all offsets describe their lists, and all columns of a
@@ -212,17 +240,21 @@ impl Corpus {
     /// # Errors
     /// Says which array is wrong.
     pub fn check(&self) -> Result<(), String> {
+        self.check_images()?;
+        self.check_configs()
+    }
+
+    fn check_images(&self) -> Result<(), String> {
         let (m, c) = (&self.manifests, &self.configs);
         let manifests = m.tag.len();
         ids("manifests/repository", &m.repository, manifests, self.repositories.len(), false)?;
         ids("manifests/tag", &m.tag, manifests, self.tags.len(), false)?;
         ids("manifests/media_type", &m.media_type, manifests, self.media_types.len(), true)?;
-        ids("manifests/config", &m.config, manifests, c.tag.len(), true)?;
+        ids("manifests/config", &m.config, manifests, c.created.len(), true)?;
         length("manifests/schema_version", m.schema_version.len(), manifests)?;
         values("manifests/study", &m.study, manifests, |v| StudyFilter::from_u8(v).is_some())?;
         values("manifests/has_layers", &m.has_layers, manifests, |v| v <= 1)?;
         offsets("manifests/layers", &m.layers, manifests, self.layers.digest.len())?;
-        offsets("manifests/entries", &m.entries, manifests, self.entries.digest.len())?;
         let layers = self.layers.digest.len();
         ids("layers/digest", &self.layers.digest, layers, self.digests.len(), false)?;
         ids("layers/media_type", &self.layers.media_type, layers, self.media_types.len(), true)?;
@@ -232,6 +264,12 @@ impl Corpus {
         }
         length("layers/flags", self.layers.flags.len(), layers)?;
         values("digest_empty", &self.digest_empty, self.digests.len(), |v| v <= 1)?;
+        ids("configs/created", &c.created, c.created.len(), self.dates.len(), true)
+    }
+
+    fn check_configs(&self) -> Result<(), String> {
+        let (m, c) = (&self.manifests, &self.configs);
+        offsets("manifests/entries", &m.entries, m.tag.len(), self.entries.digest.len())?;
         let entries = self.entries.digest.len();
         ids("entries/digest", &self.entries.digest, entries, self.manifest_digests.len(), false)?;
         ids("entries/media_type", &self.entries.media_type, entries, self.media_types.len(), true)?;
@@ -240,7 +278,7 @@ impl Corpus {
         let configs = c.tag.len();
         ids("configs/repository", &c.repository, configs, self.repositories.len(), false)?;
         ids("configs/tag", &c.tag, configs, self.tags.len(), false)?;
-        ids("configs/created", &c.created, configs, self.dates.len(), true)?;
+        length("configs/created", c.created.len(), configs)?;
         ids("configs/platform", &c.platform, configs, self.platforms.len(), true)?;
         length("configs/flags", c.flags.len(), configs)?;
         offsets("configs/history", &c.history, configs, self.history.created_by.len())?;
@@ -283,6 +321,17 @@ fn offsets(name: &str, offsets: &[u64], rows: usize, limit: usize) -> Result<(),
     length(name, offsets.len(), rows + 1)?;
     let sound = offsets[0] == 0 && offsets[rows] == limit as u64 && offsets.is_sorted();
     if sound { Ok(()) } else { Err(format!("{name} does not describe {limit} elements")) }
+}
+
+fn read_provenance(r: &Reader) -> Result<Provenance, Error> {
+    Ok(Provenance {
+        source: r.attribute("source")?,
+        source_sha256: r.attribute("source_sha256")?,
+        files: r.number("files")?,
+        bytes: r.number("source_bytes")?,
+        complete: r.number("complete")? == 1,
+        synthetic_seed: synthetic_seed(r)?,
+    })
 }
 
 fn synthetic_seed(r: &Reader) -> Result<Option<u64>, Error> {

@@ -1,6 +1,6 @@
 //! The sets: one of layer digests per image, and the distinct ones among them.
 
-use crate::corpus::Corpus;
+use crate::corpus::Table;
 use roaring::RoaringBitmap;
 use rustc_hash::FxHashMap;
 
@@ -45,18 +45,19 @@ impl ImageSets {
         self.offsets.push(kept as u64);
     }
 
-    /// The layer-digest sets of these manifests; items are the corpus's digest ids. A digest that
-    /// is given with several sizes counts with the largest.
-    pub fn of_images(corpus: &Corpus, manifests: &[u32]) -> Self {
-        let mut bytes = vec![0u64; corpus.digests.len()];
-        for (digest, size) in corpus.layers.digest.iter().zip(&corpus.layers.size) {
+    /// The layer-digest sets of a table's images; items are its digest ids. A digest that is given
+    /// with several sizes counts with the largest.
+    pub fn of_table(table: &Table<'_>) -> Self {
+        let mut bytes = vec![0u64; table.digests.len()];
+        for (digest, size) in table.digest.iter().zip(&table.size) {
             let largest = &mut bytes[*digest as usize];
             *largest = (*largest).max(*size);
         }
-        let empty = corpus.digest_empty.iter().map(|e| *e != 0).collect();
+        let empty = table.digest_empty.iter().map(|e| *e != 0).collect();
         let mut sets = Self::new(bytes, empty);
-        for &m in manifests {
-            sets.push(corpus.layers.digest[corpus.layers_of(m as usize)].iter().copied());
+        sets.items.reserve(table.digest.len());
+        for i in 0..table.images.len() {
+            sets.push(table.digest[table.rows_of(i)].iter().copied());
         }
         sets
     }
