@@ -1,6 +1,6 @@
 //! Exit codes, and which error ends in which.
 
-use crate::{corpus, h5, pairs, stats, world};
+use crate::{corpus, h5, pairs, world};
 use std::process::ExitCode;
 
 /// How a command ended.
@@ -74,9 +74,6 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
             pairs::Error::Refused(_) => Some(Code::Refused),
             pairs::Error::File(_) => None,
         };
-    }
-    if cause.is::<stats::Error>() {
-        return Some(Code::Refused);
     }
     if cause.is::<world::Error>() {
         return Some(Code::Launch);

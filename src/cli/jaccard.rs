@@ -199,9 +199,9 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
         write_run_record(args, context, &outcome, compute)?;
         if !context.common.quiet {
             print_summary(&counts, published.as_ref(), &results);
-            println!("compute: {:.1} ms (sets indexed, compared, merged)", compute.as_secs_f64() * 1e3);
-            println!("{}", steps.summary());
-            println!("results: {}", args.output.display());
+            show::print(format_args!("compute: {:.1} ms (sets indexed, compared, merged)", compute.as_secs_f64() * 1e3));
+            show::print(format_args!("{}", steps.summary()));
+            show::print(format_args!("results: {}", args.output.display()));
         }
     }
     context.world.barrier();
@@ -451,9 +451,9 @@ fn print_summary(counts: &Counts, published: Option<&Published>, results: &Resul
     for (name, a, b) in rows {
         table.add_row([name.to_owned(), a, b]);
     }
-    println!("{table}");
+    show::print(format_args!("{table}"));
     if let Some(p) = published {
-        println!("as published (diagonal included, summed in order): mean {}, std {}", p.mean, p.std);
+        show::print(format_args!("as published (diagonal included, summed in order): mean {}, std {}", p.mean, p.std));
     }
     let mut table = show::table(&["score", "pairs", "without empty layers"]);
     let (a, b) = (&all.histogram, &full.histogram);
@@ -463,9 +463,9 @@ fn print_summary(counts: &Counts, published: Option<&Published>, results: &Resul
         table.add_row([label, show::count(a.counts[bin]), show::count(b.counts[bin])]);
     }
     table.add_row(["above".into(), show::count(a.overflow), show::count(b.overflow)]);
-    println!("{table}");
-    println!("bytes shared, summed over pairs of images: {}", show::bytes(counts.image_bytes.total_bytes));
+    show::print(format_args!("{table}"));
+    show::print(format_args!("bytes shared, summed over pairs of images: {}", show::bytes(counts.image_bytes.total_bytes)));
     if !results.edges.is_empty() {
-        println!("pairs of distinct sets over the threshold: {}", show::count(results.edges.len() as u64));
+        show::print(format_args!("pairs of distinct sets over the threshold: {}", show::count(results.edges.len() as u64)));
     }
 }

@@ -34,7 +34,7 @@ pub fn man(args: &ManArgs) -> anyhow::Result<Code> {
     for sub in command.get_subcommands().filter(|c| !c.is_hide_set()) {
         write_page(sub, &args.directory, &format!("stratigraph-{}", sub.get_name()))?;
     }
-    println!("manual pages: {}", args.directory.display());
+    super::show::print(format_args!("manual pages: {}", args.directory.display()));
     Ok(Code::Done)
 }
 

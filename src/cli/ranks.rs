@@ -1,6 +1,6 @@
 //! `stratigraph ranks`.
 
-use super::{Code, Context};
+use super::{Code, Context, show};
 use std::time::{Duration, Instant};
 
 /// Check a launch line: do the ranks find each other, and how fast do they talk
@@ -36,14 +36,8 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     if let Some(lines) = lines {
         for (from, line) in lines.iter().enumerate() {
             anyhow::ensure!(line.is_empty() == (from == 1), "the gather from rank {from} is wrong");
-            println!(
-                "{}",
-                if line.is_empty() {
-                    format!("rank 1 of {size}")
-                } else {
-                    String::from_utf8_lossy(line).into()
-                }
-            );
+            let empty = format!("rank 1 of {size}");
+            show::print(if line.is_empty() { empty.into() } else { String::from_utf8_lossy(line) });
         }
     }
     let mut words = if rank == 0 { vec![7u8; 100_000] } else { vec![1; rank] };
@@ -81,12 +75,12 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     }
     let sums = begun.elapsed() / 100;
     if world.is_root() {
-        println!(
+        show::print(format_args!(
             "counter: {:.1} us a take; sum over all ranks: {:.1} us",
             takes.as_secs_f64() * 1e6 / TAKES as f64,
             sums.as_secs_f64() * 1e6
-        );
-        println!("ok: {size} rank(s) find each other");
+        ));
+        show::print(format_args!("ok: {size} rank(s) find each other"));
     }
     Ok(Code::Done)
 }

@@ -1,5 +1,11 @@
 //! The rank-0 reducer: what a run found, as one summary that people read.
 
+mod format;
+mod stats;
+
+pub use format::{bytes, count, duration, table};
+pub use stats::stats_text;
+
 use std::io::Write;
 use std::path::Path;
 

@@ -39,3 +39,10 @@ pub fn run(command: &mut Command) -> (i32, String, String) {
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     (status.code().unwrap_or(-1), text(stdout), text(stderr))
 }
+
+/// Runs a command that must succeed (a source with losses is fine) and returns what it printed.
+pub fn succeed(command: &mut Command) -> String {
+    let (code, out, err) = run(command);
+    assert!(matches!(code, 0 | 3), "{command:?}: exit code {code}\n{out}{err}");
+    out + &err
+}

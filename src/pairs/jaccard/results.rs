@@ -5,6 +5,7 @@ use super::kernel::{Edge, Neighbour, Partial, class_totals, merge_best, score};
 use super::sets::{Collapsed, ImageSets};
 use super::tally::{ByteTally, Count, PairTally, Tally};
 use crate::pairs::{Error, Histogram, Plan};
+use crate::stats::compensated;
 use serde::Serialize;
 
 /// Everything a run found, exact.
@@ -226,17 +227,6 @@ fn measures(cells: &[(u32, u32, u64)], items: u64, edges: &[f64]) -> Result<Meas
         histogram,
         pairs_by_shared_layers: by_shared,
     })
-}
-
-/// Neumaier's compensated sum: the error does not grow with the number of terms.
-fn compensated(terms: impl Iterator<Item = f64>) -> f64 {
-    let (mut sum, mut lost) = (0.0f64, 0.0f64);
-    for term in terms {
-        let next = sum + term;
-        lost += if sum.abs() >= term.abs() { (sum - next) + term } else { (term - next) + sum };
-        sum = next;
-    }
-    sum + lost
 }
 
 fn shared_bytes(bytes: &ByteTally, total_bytes: u128, pick: fn(&Count) -> u64) -> SharedBytes {
