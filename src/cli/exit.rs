@@ -78,6 +78,10 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
     if cause.is::<world::Error>() {
         return Some(Code::Launch);
     }
+    if let Some(rusqlite::Error::SqliteFailure(e, _)) = cause.downcast_ref() {
+        use rusqlite::ErrorCode::{CannotOpen, DiskFull, ReadOnly, SystemIoFailure};
+        return matches!(e.code, CannotOpen | DiskFull | ReadOnly | SystemIoFailure).then_some(Code::Write);
+    }
     let io = cause.downcast_ref::<std::io::Error>()?;
     use std::io::ErrorKind::{NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     match io.kind() {

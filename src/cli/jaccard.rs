@@ -1,5 +1,6 @@
 //! `stratigraph jaccard`.
 
+use super::choice::Choice;
 use super::{Code, Context, limits, show, stop};
 use crate::corpus::{Corpus, PublishedTable, Table, is_published_table};
 use crate::pairs::jaccard::files::{Origin, write_matrix, write_results};
@@ -7,9 +8,8 @@ use crate::pairs::jaccard::results::{Counts, Results, as_published};
 use crate::pairs::jaccard::{ImageSets, Limits, Needs, Options, Prepared};
 use crate::strings::StringTable;
 use anyhow::Context as _;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -32,15 +32,8 @@ pub struct Args {
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
 
-    /// Which images: `all`, `one-per-repository` (`latest`, else the first tag), or a file with
-    /// one `repository:tag` per line
-    #[arg(long, value_name = "all|one-per-repository|FILE", default_value = "all")]
-    pub subset: String,
-
-    /// Take the images of the study's table, or all with layers (also those without mediaType or
-    /// config, but no signatures)
-    #[arg(long, value_enum, default_value = "published")]
-    pub table: TableKind,
+    #[command(flatten)]
+    pub choice: Choice,
 
     /// Neighbours kept for each distinct set; 0 for none
     #[arg(long, value_name = "K", default_value_t = 10)]
@@ -81,16 +74,6 @@ pub struct Args {
     /// Wait after each tile (for tests of restarts)
     #[arg(long, hide = true, env = "STRATIGRAPH_TILE_DELAY_MS", default_value_t = 0)]
     pub tile_delay_ms: u64,
-}
-
-/// Which manifests count as images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TableKind {
-    /// Those in the study's manifest table.
-    Published,
-    /// All manifests with layers, signatures aside.
-    Corrected,
 }
 
 /// Larger runs have no column "as published": it needs the dense square in memory.
@@ -229,38 +212,25 @@ fn histogram_edges(args: &Args) -> anyhow::Result<Vec<f64>> {
 fn read_source(args: &Args) -> anyhow::Result<Source> {
     if is_published_table(&args.corpus) {
         let read = PublishedTable::read(&args.corpus)?;
-        return source_of(args, &read.table(), read.id.clone(), None);
+        let table = args.choice.of_table(read.table())?;
+        return Ok(source_of(args, &table, read.id.clone(), None));
     }
     let (corpus, id) = Corpus::load_images(&args.corpus)?;
-    let images = match args.table {
-        TableKind::Published => corpus.study_images(),
-        TableKind::Corrected => corpus.corrected_images(),
-    };
-    source_of(args, &Table::of(&corpus, &images), id, corpus.synthetic_label())
+    Ok(source_of(args, &args.choice.of_corpus(&corpus)?, id, corpus.synthetic_label()))
 }
 
-fn source_of(
-    args: &Args,
-    table: &Table<'_>,
-    id: String,
-    synthetic: Option<String>,
-) -> anyhow::Result<Source> {
-    let table = match args.subset.as_str() {
-        "all" => Cow::Borrowed(table),
-        "one-per-repository" => Cow::Owned(table.select(&table.one_per_repository())),
-        file => Cow::Owned(table.select(&table.select_from_file(Path::new(file))?)),
-    };
-    let sets = ImageSets::of_table(&table);
+fn source_of(args: &Args, table: &Table<'_>, id: String, synthetic: Option<String>) -> Source {
+    let sets = ImageSets::of_table(table);
     let sets = if args.ignore_empty_layers { sets.without_empty() } else { sets };
     let names = (0..table.images.len()).map(|i| table.name(i)).collect();
-    Ok(Source { names, sets, id, synthetic })
+    Source { names, sets, id, synthetic }
 }
 
 /// Options that change the results, as they are published.
 fn settings(args: &Args, edges: &[f64], prepared: &Prepared) -> serde_json::Value {
     serde_json::json!({
-        "subset": args.subset,
-        "table": args.table,
+        "subset": args.choice.subset,
+        "table": args.choice.kind,
         "top_k": prepared.want.top_k,
         "min": prepared.want.min,
         "matrix": args.matrix,

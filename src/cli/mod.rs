@@ -1,6 +1,7 @@
 //! The command line. One file per sub-command: its arguments, the call, the printed outcome.
 //! Only here is text printed or argv read.
 
+mod choice;
 mod exit;
 mod export;
 mod import;

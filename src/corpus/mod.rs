@@ -11,6 +11,7 @@
 
 mod builder;
 mod date;
+mod export;
 mod import;
 mod lenient;
 mod merge;
@@ -24,6 +25,7 @@ mod store;
 mod table;
 
 pub use date::Date;
+pub use export::Rows;
 pub use import::import;
 pub use oddity::{Example, Oddities, Oddity};
 pub use published::{PublishedTable, is_published_table};

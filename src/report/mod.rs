@@ -24,16 +24,26 @@ pub fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<
 /// # Errors
 /// If the file cannot be written; names the file.
 pub fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    replace_file(path, |temporary| {
+        let mut file = std::fs::File::create(temporary)?;
+        file.write_all(bytes)?;
+        Ok(file.sync_all()?)
+    })
+}
+
+/// Lets `write` make a file under a temporary name beside `path` and renames it; on an error what
+/// was at `path` stays as it was.
+///
+/// # Errors
+/// Those of `write` and of the renaming; names the file.
+pub fn replace_file(path: &Path, write: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
-    };
-    write().map_err(|e| {
+    // What a killed process with the same number left.
+    let _ = std::fs::remove_file(&temporary);
+    let written = write(&temporary).and_then(|()| Ok(std::fs::rename(&temporary, path)?));
+    written.map_err(|e| {
         let _ = std::fs::remove_file(&temporary);
-        anyhow::Error::new(e).context(format!("{}: cannot be written", path.display()))
+        e.context(format!("{}: cannot be written", path.display()))
     })
 }
