@@ -268,11 +268,7 @@ fn one_image_per_repository_has_the_published_similarity() {
     };
     compare(&mut found, &ours, truth_published);
     let images = &ours["images"];
-    found.compare(
-        "overlapping",
-        &images["overlapping"],
-        &truth_published["nonzero_unordered_offdiag_pairs"],
-    );
+    found.compare("overlapping", &images["overlapping"], &truth_published["nonzero_unordered_offdiag_pairs"]);
     found.compare("equal", &images["score_one"], &truth_published["identical_unordered_offdiag_pairs"]);
 
     let corpus = dir.path().join("dev.h5");
@@ -280,7 +276,8 @@ fn one_image_per_repository_has_the_published_similarity() {
     succeed(stratigraph(2).arg("import").arg(pack).arg("-o").arg(&corpus));
     let ours = jaccard_of(&corpus, dir.path().join("dev"), &["--subset", "one-per-repository"]);
     let truth_dev = &truth(&shared, "dev.json")["registry"]["jaccard_subset"];
-    for (mine, theirs) in [("mean", "mean_numpy_object_as_in_script"), ("std", "std_numpy_object_as_in_script")]
+    for (mine, theirs) in
+        [("mean", "mean_numpy_object_as_in_script"), ("std", "std_numpy_object_as_in_script")]
     {
         assert_eq!(ours["as_published"][mine].to_string(), truth_dev[theirs].to_string(), "{theirs}");
     }

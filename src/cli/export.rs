@@ -38,9 +38,8 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
         let table = args.choice.of_corpus(&corpus)?;
         steps.mark("read");
         let rows = Rows::new(&corpus, &table);
-        let written = |path: &PathBuf| {
-            format!("{}: {} rows", path.display(), show::count(table.digest.len() as u64))
-        };
+        let written =
+            |path: &PathBuf| format!("{}: {} rows", path.display(), show::count(table.digest.len() as u64));
         if let Some(path) = &args.csv {
             replace_file(path, |temporary| {
                 let file = std::fs::File::create(temporary)?;

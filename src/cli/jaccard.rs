@@ -182,7 +182,10 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
         write_run_record(args, context, &outcome, compute)?;
         if !context.common.quiet {
             print_summary(&counts, published.as_ref(), &results);
-            show::print(format_args!("compute: {:.1} ms (sets indexed, compared, merged)", compute.as_secs_f64() * 1e3));
+            show::print(format_args!(
+                "compute: {:.1} ms (sets indexed, compared, merged)",
+                compute.as_secs_f64() * 1e3
+            ));
             show::print(format_args!("{}", steps.summary()));
             show::print(format_args!("results: {}", args.output.display()));
         }
@@ -423,7 +426,10 @@ fn print_summary(counts: &Counts, published: Option<&Published>, results: &Resul
     }
     show::print(format_args!("{table}"));
     if let Some(p) = published {
-        show::print(format_args!("as published (diagonal included, summed in order): mean {}, std {}", p.mean, p.std));
+        show::print(format_args!(
+            "as published (diagonal included, summed in order): mean {}, std {}",
+            p.mean, p.std
+        ));
     }
     let mut table = show::table(&["score", "pairs", "without empty layers"]);
     let (a, b) = (&all.histogram, &full.histogram);
@@ -434,8 +440,14 @@ fn print_summary(counts: &Counts, published: Option<&Published>, results: &Resul
     }
     table.add_row(["above".into(), show::count(a.overflow), show::count(b.overflow)]);
     show::print(format_args!("{table}"));
-    show::print(format_args!("bytes shared, summed over pairs of images: {}", show::bytes(counts.image_bytes.total_bytes)));
+    show::print(format_args!(
+        "bytes shared, summed over pairs of images: {}",
+        show::bytes(counts.image_bytes.total_bytes)
+    ));
     if !results.edges.is_empty() {
-        show::print(format_args!("pairs of distinct sets over the threshold: {}", show::count(results.edges.len() as u64)));
+        show::print(format_args!(
+            "pairs of distinct sets over the threshold: {}",
+            show::count(results.edges.len() as u64)
+        ));
     }
 }

@@ -19,7 +19,7 @@ mod synth;
 
 pub use exit::Code;
 
-use crate::world::World;
+use crate::world::{self, World};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -78,6 +78,13 @@ enum Command {
     Man(manual::ManArgs),
 }
 
+impl Command {
+    /// True if rank 0 alone does the work.
+    fn is_serial(&self) -> bool {
+        !matches!(self, Self::Import(_) | Self::Jaccard(_) | Self::Run(_) | Self::Ranks(_))
+    }
+}
+
 /// What a command needs to know besides its own arguments.
 pub struct Context {
     /// The ranks.
@@ -96,8 +103,11 @@ pub fn main() -> ExitCode {
         Command::Man(args) => return finish(None, manual::man(&args)),
         _ => (),
     }
-    let world = match World::start(std::time::Duration::from_secs(common.stall_seconds)) {
+    let stall = std::time::Duration::from_secs(common.stall_seconds);
+    let world = match World::start(stall, command.is_serial()) {
         Ok(world) => world,
+        // All ranks see it; one tells.
+        Err(world::Error::SizeDisagrees { rank: 1.., .. }) => return Code::Launch.into(),
         Err(e) => return finish(None, Err(e.into())),
     };
     if let Err(e) = start_threads(&common, &world) {

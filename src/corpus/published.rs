@@ -119,7 +119,10 @@ mod tests {
         let read = PublishedTable::parse(text.as_bytes()).unwrap();
         let table = read.table();
         assert_eq!((table.images.len(), table.offsets.clone()), (2, vec![0, 2, 3]));
-        assert_eq!((table.name(0), table.created(0), table.created(1)), ("a:1".into(), Some("2020-01-01"), None));
+        assert_eq!(
+            (table.name(0), table.created(0), table.created(1)),
+            ("a:1".into(), Some("2020-01-01"), None)
+        );
         assert_eq!((table.digest, table.size), (vec![0, 1, 1], vec![5, 6, 6]));
     }
 

@@ -112,8 +112,7 @@ impl<'a> Table<'a> {
 
     /// The table of these images only, in this order.
     pub fn select(&self, images: &[usize]) -> Self {
-        let mut table =
-            Self::new(self.repositories, self.tags, self.digests, self.digest_empty, self.dates);
+        let mut table = Self::new(self.repositories, self.tags, self.digests, self.digest_empty, self.dates);
         for &i in images {
             let rows = self.rows_of(i);
             table.push(self.images[i], &self.digest[rows.clone()], &self.size[rows]);

@@ -102,7 +102,8 @@ fn percentiles(stats: &Stats) -> String {
         "layers",
     ]);
     let at = |p: &Option<Percentiles>, i: usize| p.as_ref().map(|p| p.percentiles[i].1);
-    let lists = [&old.layers, &old.images, &old.number_of_layers, &new.layers, &new.images, &new.number_of_layers];
+    let lists =
+        [&old.layers, &old.images, &old.number_of_layers, &new.layers, &new.images, &new.number_of_layers];
     let cells = |name: String, values: [Option<f64>; 6]| {
         let shown = values.iter().enumerate().map(|(i, v)| if i % 3 == 2 { number(*v) } else { size(*v) });
         std::iter::once(name).chain(shown).collect::<Vec<_>>()

@@ -200,8 +200,12 @@ pub fn table_size(table: &Table<'_>) -> TableSize {
 }
 
 fn per_repository(table: &Table<'_>, counts: &[u64]) -> PerRepository {
-    let counted: Vec<_> =
-        counts.iter().zip(0..).filter(|(n, _)| **n > 0).map(|(n, r)| (*n, table.repositories.get(r))).collect();
+    let counted: Vec<_> = counts
+        .iter()
+        .zip(0..)
+        .filter(|(n, _)| **n > 0)
+        .map(|(n, r)| (*n, table.repositories.get(r)))
+        .collect();
     let most = counted.iter().max_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(a.1)));
     let summary = super::Summary::of(counted.iter().map(|c| c.0).collect());
     PerRepository {
@@ -266,7 +270,9 @@ pub fn top_digests(
     let counts = |d: usize| rows[d] > 0 && (with_empty || table.digest_empty[d] == 0);
     let mut order: Vec<u32> = (0..table.digests.len() as u32).filter(|d| counts(*d as usize)).collect();
     order.sort_by(|a, b| {
-        rows[*b as usize].cmp(&rows[*a as usize]).then_with(|| table.digests.get(*a).cmp(table.digests.get(*b)))
+        rows[*b as usize]
+            .cmp(&rows[*a as usize])
+            .then_with(|| table.digests.get(*a).cmp(table.digests.get(*b)))
     });
     order.truncate(most);
     let place: FxHashMap<u32, usize> = order.iter().enumerate().map(|(place, d)| (*d, place)).collect();

@@ -147,10 +147,8 @@ impl Stats {
     pub fn of_corpus(corpus: &Corpus) -> Self {
         let study = Table::of(corpus, &corpus.study_images());
         let all = Table::of(corpus, &corpus.corrected_images());
-        let (as_published, corrected) = rayon::join(
-            || AsPublished::of(&study, Some(corpus)),
-            || Corrected::of(&all, Some(corpus)),
-        );
+        let (as_published, corrected) =
+            rayon::join(|| AsPublished::of(&study, Some(corpus)), || Corrected::of(&all, Some(corpus)));
         Self {
             kind: "stratigraph stats".into(),
             program_version: env!("CARGO_PKG_VERSION").into(),
@@ -269,8 +267,7 @@ impl PercentileTables {
         // The study groups by image name, which sorts them; the deviation's last digit shows it.
         let mut by_name: Vec<_> = images.clone().map(|i| (table.name(i), i)).collect();
         by_name.sort_unstable();
-        let of_images: Vec<_> =
-            by_name.iter().map(|(_, i)| rows(*i).map(|r| table.size[r]).sum()).collect();
+        let of_images: Vec<_> = by_name.iter().map(|(_, i)| rows(*i).map(|r| table.size[r]).sum()).collect();
         let numbers: Vec<_> = images.map(|i| rows(i).count() as u64).collect();
         Self {
             layers: Percentiles::of(&sizes),
@@ -304,7 +301,8 @@ pub fn rows_sha256(table: &Table<'_>) -> String {
         for (k, row) in table.rows_of(i).enumerate() {
             line.clear();
             // Writing to a String cannot fail.
-            let _ = writeln!(line, "{name}\t{k}\t{}\t{}", table.digests.get(table.digest[row]), table.size[row]);
+            let _ =
+                writeln!(line, "{name}\t{k}\t{}\t{}", table.digests.get(table.digest[row]), table.size[row]);
             sum.update(&line);
         }
     }

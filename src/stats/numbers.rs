@@ -33,7 +33,15 @@ impl Summary {
             (squares / (n - 1) as f64).sqrt()
         });
         let median = (n > 0).then(|| percentile(&values, 50));
-        Self { n: n as u64, sum, mean, std_ddof1, min: values.first().copied(), median, max: values.last().copied() }
+        Self {
+            n: n as u64,
+            sum,
+            mean,
+            std_ddof1,
+            min: values.first().copied(),
+            median,
+            max: values.last().copied(),
+        }
     }
 }
 

@@ -165,7 +165,9 @@ pub fn by_year(table: &Table<'_>) -> ByYear {
         repository_year_sum: Summary::of(by_year.values().flatten().map(|sum| sum.0).collect()),
         repository_year_mean_layer_size_by_year: by_year
             .iter()
-            .map(|(year, sums)| (*year, mean_of(sums.iter().map(|(bytes, rows)| *bytes as f64 / *rows as f64))))
+            .map(|(year, sums)| {
+                (*year, mean_of(sums.iter().map(|(bytes, rows)| *bytes as f64 / *rows as f64)))
+            })
             .collect(),
         repository_year_sum_by_year: summaries(
             by_year.into_iter().map(|(year, sums)| (year, sums.into_iter().map(|s| s.0).collect())).collect(),

@@ -37,11 +37,9 @@ impl SharedCounter {
                 ranks.requests.next.store(0, Ordering::Relaxed);
                 Means::Requests { requests: ranks.requests.clone(), rank: ranks.world.rank() }
             }
-            None => Means::Dealt {
-                next: AtomicU64::new(0),
-                rank: ranks.rank() as u64,
-                size: ranks.size() as u64,
-            },
+            None => {
+                Means::Dealt { next: AtomicU64::new(0), rank: ranks.rank() as u64, size: ranks.size() as u64 }
+            }
         };
         ranks.world.barrier();
         // Rank 0 answers only while it is inside an MPI call, also where a network card adds to the

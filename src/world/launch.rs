@@ -7,6 +7,8 @@ pub struct Launch {
     pub several: bool,
     /// Tasks that Slurm started, if it says so.
     pub slurm_tasks: Option<usize>,
+    /// Tasks of the job step that this process belongs to; none in the batch script itself.
+    pub step_tasks: Option<usize>,
     /// Ranks on this node, if the launcher says so.
     pub local_ranks: Option<usize>,
 }
@@ -17,12 +19,14 @@ pub struct Launch {
 /// saves some 300 ms.
 pub fn launch(get: impl Fn(&str) -> Option<String>) -> Launch {
     let number = |name: &str| get(name).and_then(|v| v.trim().parse::<usize>().ok());
-    let slurm_tasks = number("SLURM_NTASKS").filter(|_| get("STRATIGRAPH_ANY_SIZE").is_none());
+    let any_size = get("STRATIGRAPH_ANY_SIZE").is_some();
+    let slurm_tasks = number("SLURM_NTASKS").filter(|_| !any_size);
+    let step_tasks = number("SLURM_STEP_NUM_TASKS").filter(|_| !any_size);
     let size = number("OMPI_COMM_WORLD_SIZE").or_else(|| number("PMI_SIZE"));
     // `srun --mpi=pmix` gives a PMIx rank, but no size.
     let pmix = get("PMIX_RANK").is_some() && number("SLURM_NTASKS").is_some_and(|n| n > 1);
     let several = size.map_or(pmix, |n| n > 1);
-    Launch { several, slurm_tasks, local_ranks: number("OMPI_COMM_WORLD_LOCAL_SIZE") }
+    Launch { several, slurm_tasks, step_tasks, local_ranks: number("OMPI_COMM_WORLD_LOCAL_SIZE") }
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ pub enum Error {
         size: usize,
         /// Tasks that Slurm started.
         tasks: usize,
+        /// The rank that says so; all do.
+        rank: usize,
     },
     /// MPI refused to start.
     #[error("MPI cannot be initialised: {0}")]
@@ -49,12 +51,13 @@ impl World {
 
     /// The ranks that the environment describes: those of an MPI job if a launcher started
     /// several, else one process. A rank without [`World::progress`] for `stall` (if not zero) is
-    /// reported and ends the job. From here on a panic ends the job with exit code 70.
+    /// reported and ends the job. From here on a panic ends the job with exit code 70. `serial` says
+    /// that one rank would do: then a batch script may start the program without `srun`.
     ///
     /// # Errors
     /// [`Error::SizeDisagrees`] if Slurm started another number of tasks than MPI sees,
     /// [`Error::Mpi`] if MPI does not start.
-    pub fn start(stall: Duration) -> Result<Self, Error> {
+    pub fn start(stall: Duration, serial: bool) -> Result<Self, Error> {
         let launch = launch::launch(|name| std::env::var(name).ok());
         let inner = if launch.several {
             Inner::Mpi(mpi::Ranks::start(stall)?)
@@ -66,9 +69,20 @@ impl World {
             Inner::Solo
         };
         let world = Self { inner, local_ranks: launch.local_ranks };
-        match launch.slurm_tasks.filter(|tasks| *tasks != world.size()) {
-            Some(tasks) => Err(Error::SizeDisagrees { size: world.size(), tasks }),
-            None => Ok(world),
+        // On other nodes `mpirun` starts ranks through a step of its own, with another count.
+        let tasks = if serial && !launch.several { launch.step_tasks } else { launch.slurm_tasks };
+        let mut wrong = tasks.filter(|tasks| world.is_root() && *tasks != world.size()).unwrap_or(0) as u64;
+        if launch.several {
+            let mut shared = [wrong];
+            world.max_u64(&mut shared);
+            wrong = shared[0];
+        }
+        match wrong {
+            0 => Ok(world),
+            tasks => {
+                let (size, rank) = (world.size(), world.rank());
+                Err(Error::SizeDisagrees { size, tasks: tasks as usize, rank })
+            }
         }
     }
 
