@@ -24,6 +24,13 @@ pub struct Args {
     oddities: usize,
 }
 
+impl Args {
+    /// As with the defaults of the command line.
+    pub(super) fn new(source: PathBuf, output: PathBuf) -> Self {
+        Self { source, output, oddities: 0 }
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     let mut steps = Steps::begin();

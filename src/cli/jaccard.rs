@@ -5,10 +5,11 @@ use super::{Code, Context, limits, show, stop};
 use crate::corpus::{Corpus, PublishedTable, Table, is_published_table};
 use crate::pairs::jaccard::files::{Origin, write_matrix, write_results};
 use crate::pairs::jaccard::results::{Counts, Results, as_published};
+use crate::pairs::jaccard::summary::{Published, Summary};
 use crate::pairs::jaccard::{ImageSets, Limits, Needs, Options, Prepared};
+use crate::report;
 use crate::strings::StringTable;
 use anyhow::Context as _;
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -87,35 +88,35 @@ struct Source {
     synthetic: Option<String>,
 }
 
-/// `jaccard.json`.
-#[derive(Debug, Serialize)]
-struct Summary<'a> {
-    kind: &'static str,
-    program_version: &'static str,
-    corpus_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    synthetic: &'a Option<String>,
-    fingerprint: &'a str,
-    options: &'a serde_json::Value,
-    images: u64,
-    distinct_sets: u64,
-    layer_digests: u64,
-    /// Mean and population deviation over the full square, summed as the study does.
-    as_published: Option<Published>,
-    #[serde(flatten)]
-    counts: &'a Counts,
-    pairs_listed: u64,
-    neighbours_per_set: usize,
-}
-
-#[derive(Debug, Serialize)]
-struct Published {
-    mean: f64,
-    std: f64,
+/// How a run ended.
+pub enum Ended {
+    /// All is written; rank 0 has the summary.
+    Done(Option<Box<Summary>>),
+    /// The results of this very run were there.
+    WasDone,
+    /// Only the plan was asked for.
+    Planned,
+    /// A signal came; the finished tiles are kept.
+    Stopped,
 }
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
+    match compare(args, context)? {
+        Ended::Stopped => return Ok(Code::Requeue),
+        Ended::WasDone | Ended::Planned => (),
+        Ended::Done(summary) => {
+            if let Some(summary) = summary {
+                show::line(context, report::jaccard_text(&summary));
+            }
+            show::line(context, format!("results: {}", args.output.display()));
+        }
+    }
+    Ok(Code::Done)
+}
+
+/// Compares all pairs and writes the results. Collective; how it ended is the same on all ranks.
+pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
     let stop = stop::flag()?;
     let mut steps = show::Steps::begin();
     let options = Options::new(args.top_k, args.min, args.tile_rows.map(u32::from))?;
@@ -137,11 +138,11 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
 
     tell_and_check_needs(args, context, &prepared)?;
     if args.plan {
-        return Ok(Code::Done);
+        return Ok(Ended::Planned);
     }
     if is_done(args, context, &origin.fingerprint)? {
         show::line(context, format!("{}: done before, nothing to do", args.output.display()));
-        return Ok(Code::Done);
+        return Ok(Ended::WasDone);
     }
     let journal = args.output.join("journal");
     let progress = show::Progress::begin(context, "jaccard", u64::from(prepared.plan.tiles()), "tiles");
@@ -154,7 +155,6 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
         || wait(args.tile_delay_ms, &stop),
     )?;
     drop(progress);
-    let computed = begun.elapsed();
     steps.mark("tiles");
     show::line(
         context,
@@ -165,37 +165,32 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     );
     if !outcome.is_complete() {
         show::line(context, "stopped by a signal; start the same command again to go on");
-        return Ok(Code::Requeue);
+        return Ok(Ended::Stopped);
     }
+    let mut summary = None;
     if context.world.is_root() {
         let results = prepared.merge(&journal, &fingerprint)?;
-        let compute = computed + steps_since(begun, computed);
+        let compute = begun.elapsed();
+        let counts = Counts::of(&results, &edges)?;
+        steps.mark("merge");
         let published = (prepared.images.len() <= PUBLISHED_LIMIT)
             .then(|| as_published(&prepared.index, &prepared.collapsed))
             .flatten()
             .map(|(mean, std)| Published { mean, std });
-        let counts = Counts::of(&results, &edges)?;
-        steps.mark("merge");
-        publish(args, &prepared, &results, &counts, published.as_ref(), &settings, &origin, &source.names)?;
+        let made = Summary::of(&prepared, &results, counts, published, settings, &origin);
+        publish(args, &prepared, &results, &made, &origin, &source.names)?;
         steps.mark("write");
         std::fs::remove_dir_all(&journal).with_context(|| journal.display().to_string())?;
         write_run_record(args, context, &outcome, compute)?;
-        if !context.common.quiet {
-            print_summary(&counts, published.as_ref(), &results);
-            show::print(format_args!(
-                "compute: {:.1} ms (sets indexed, compared, merged)",
-                compute.as_secs_f64() * 1e3
-            ));
-            show::print(format_args!("{}", steps.summary()));
-            show::print(format_args!("results: {}", args.output.display()));
-        }
+        show::line(
+            context,
+            format!("compute: {:.1} ms (sets indexed, compared, merged)", compute.as_secs_f64() * 1e3),
+        );
+        show::line(context, steps.summary());
+        summary = Some(Box::new(made));
     }
     context.world.barrier();
-    Ok(Code::Done)
-}
-
-fn steps_since(begun: Instant, before: Duration) -> Duration {
-    begun.elapsed().saturating_sub(before)
+    Ok(Ended::Done(summary))
 }
 
 fn wait(milliseconds: u64, stop: &std::sync::atomic::AtomicBool) {
@@ -313,7 +308,13 @@ fn is_done(args: &Args, context: &Context, fingerprint: &str) -> anyhow::Result<
                     ))
                     .into());
                 }
-                done.push(1);
+                let files = ["jaccard.h5", "matrix.h5"];
+                let wanted = files.iter().take(1 + usize::from(args.matrix));
+                if wanted.clone().any(|name| !args.output.join(name).exists()) {
+                    remove_results(&args.output)?;
+                } else {
+                    done.push(1);
+                }
                 let journal = args.output.join("journal");
                 if journal.exists() {
                     std::fs::remove_dir_all(&journal).with_context(|| journal.display().to_string())?;
@@ -325,7 +326,8 @@ fn is_done(args: &Args, context: &Context, fingerprint: &str) -> anyhow::Result<
     Ok(!done.is_empty())
 }
 
-fn remove_results(directory: &Path) -> anyhow::Result<()> {
+/// Removes what an earlier run left in the directory.
+pub fn remove_results(directory: &Path) -> anyhow::Result<()> {
     // The summary goes first: without it, what else remains counts as unfinished.
     for name in ["jaccard.json", "jaccard.h5", "matrix.h5", "run-jaccard.json"] {
         match std::fs::remove_file(directory.join(name)) {
@@ -343,46 +345,21 @@ fn remove_results(directory: &Path) -> anyhow::Result<()> {
     }
 }
 
-#[allow(clippy::too_many_arguments)] // each is one of the things that are published
 fn publish(
     args: &Args,
     prepared: &Prepared,
     results: &Results,
-    counts: &Counts,
-    published: Option<&Published>,
-    settings: &serde_json::Value,
+    summary: &Summary,
     origin: &Origin,
     names: &StringTable,
 ) -> anyhow::Result<()> {
-    let Prepared { collapsed, index, images, want, .. } = prepared;
+    let Prepared { collapsed, index, want, .. } = prepared;
     write_results(&args.output.join("jaccard.h5"), names, collapsed, index, results, want.top_k, origin)?;
     if args.matrix {
         write_matrix(&args.output.join("matrix.h5"), names, collapsed, index, origin)?;
     }
-    let summary = Summary {
-        kind: "stratigraph jaccard summary",
-        program_version: env!("CARGO_PKG_VERSION"),
-        corpus_id: &origin.corpus_id,
-        synthetic: &origin.synthetic,
-        fingerprint: &origin.fingerprint,
-        options: settings,
-        images: results.images,
-        distinct_sets: results.distinct,
-        layer_digests: used_items(images),
-        as_published: published.map(|p| Published { mean: p.mean, std: p.std }),
-        counts,
-        pairs_listed: results.edges.len() as u64,
-        neighbours_per_set: want.top_k,
-    };
-    crate::report::write_json(&args.output.join("jaccard.json"), &summary)
-}
-
-fn used_items(images: &ImageSets) -> u64 {
-    let mut used = vec![false; images.item_bytes.len()];
-    for item in &images.items {
-        used[*item as usize] = true;
-    }
-    used.iter().filter(|u| **u).count() as u64
+    // Last: a directory with this file is complete.
+    report::write_json(&args.output.join("jaccard.json"), summary)
 }
 
 /// What differs from run to run stays out of the results and goes here.
@@ -401,53 +378,5 @@ fn write_run_record(
         "tiles_computed": outcome.computed,
         "compute_seconds": compute.as_secs_f64(),
     });
-    crate::report::write_json(&args.output.join("run-jaccard.json"), &record)
-}
-
-fn print_summary(counts: &Counts, published: Option<&Published>, results: &Results) {
-    let mut table = show::table(&["", "all layers", "without empty layers"]);
-    let (all, full) = (&counts.images, &counts.images_without_empty_layers);
-    let real = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.12}"));
-    let rows: [(&str, String, String); 7] = [
-        ("pairs of images", show::count(all.pairs), show::count(full.pairs)),
-        ("  that share a layer", show::count(all.overlapping), show::count(full.overlapping)),
-        ("  of equal sets", show::count(all.score_one), show::count(full.score_one)),
-        ("mean Jaccard score", real(all.mean), real(full.mean)),
-        ("  standard deviation", real(all.std), real(full.std)),
-        ("mean with the diagonal", real(all.mean_with_diagonal), real(full.mean_with_diagonal)),
-        (
-            "mean over distinct sets",
-            real(counts.distinct_sets.mean),
-            real(counts.distinct_sets_without_empty_layers.mean),
-        ),
-    ];
-    for (name, a, b) in rows {
-        table.add_row([name.to_owned(), a, b]);
-    }
-    show::print(format_args!("{table}"));
-    if let Some(p) = published {
-        show::print(format_args!(
-            "as published (diagonal included, summed in order): mean {}, std {}",
-            p.mean, p.std
-        ));
-    }
-    let mut table = show::table(&["score", "pairs", "without empty layers"]);
-    let (a, b) = (&all.histogram, &full.histogram);
-    table.add_row(["below".into(), show::count(a.underflow), show::count(b.underflow)]);
-    for (bin, edges) in a.edges.windows(2).enumerate() {
-        let label = format!("{} - {}", edges[0], edges[1]);
-        table.add_row([label, show::count(a.counts[bin]), show::count(b.counts[bin])]);
-    }
-    table.add_row(["above".into(), show::count(a.overflow), show::count(b.overflow)]);
-    show::print(format_args!("{table}"));
-    show::print(format_args!(
-        "bytes shared, summed over pairs of images: {}",
-        show::bytes(counts.image_bytes.total_bytes)
-    ));
-    if !results.edges.is_empty() {
-        show::print(format_args!(
-            "pairs of distinct sets over the threshold: {}",
-            show::count(results.edges.len() as u64)
-        ));
-    }
+    report::write_json(&args.output.join("run-jaccard.json"), &record)
 }

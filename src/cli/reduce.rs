@@ -1,12 +1,27 @@
 //! `stratigraph reduce`.
 
-use super::{Code, Context};
+use super::{Code, Context, show};
+use crate::report;
+use std::path::PathBuf;
 
-/// (arguments follow)
+/// Sum up a run: check its results, print the tables, write summary.json and summary.txt
+///
+/// Reads stats.json, jaccard.json and jaccard.h5 in the run's directory. Nothing is published if
+/// they are of different corpora or if counts do not sum to all pairs.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The results directory of a run
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+}
 
-/// Runs the command.
-pub fn run(_args: &Args, _context: &Context) -> anyhow::Result<Code> {
-    anyhow::bail!("not there yet")
+/// Runs the command; rank 0 does the work.
+pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
+    if context.world.is_root() {
+        let reduced = report::reduce(&args.directory)?;
+        show::line(context, reduced.text);
+        show::line(context, format!("summary: {}", args.directory.join("summary.json").display()));
+    }
+    context.world.barrier();
+    Ok(Code::Done)
 }

@@ -22,8 +22,17 @@ pub struct Args {
     pub json: Option<PathBuf>,
 }
 
-/// Runs the command; rank 0 does the work.
+/// Runs the command.
 pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
+    if let Some(stats) = count(args, context)? {
+        show::line(context, report::stats_text(&stats));
+    }
+    Ok(Code::Done)
+}
+
+/// Counts and writes; rank 0 does the work and has the outcome.
+pub fn count(args: &Args, context: &Context) -> anyhow::Result<Option<Stats>> {
+    let mut counted = None;
     if context.world.is_root() {
         let mut steps = show::Steps::begin();
         let stats = if is_published_table(&args.corpus) {
@@ -40,9 +49,9 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
             report::write_json(path, &stats)?;
             steps.mark("write");
         }
-        show::line(context, report::stats_text(&stats));
         show::line(context, steps.summary());
+        counted = Some(stats);
     }
     context.world.barrier();
-    Ok(Code::Done)
+    Ok(counted)
 }

@@ -1,11 +1,11 @@
 //! Histograms that close: under- and overflow are counted, so the sum is the number of pairs.
 
 use super::Error;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Counts of scores between ascending edges. Bin b holds `edges[b] <= score < edges[b + 1]`, the
 /// last bin its upper edge, too.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
     /// Edges, one more than bins.
     pub edges: Vec<f64>,

@@ -1,10 +1,14 @@
 //! The rank-0 reducer: what a run found, as one summary that people read.
 
 mod format;
+mod jaccard;
 mod stats;
+mod summary;
 
 pub use format::{bytes, count, duration, table};
+pub use jaccard::jaccard_text;
 pub use stats::stats_text;
+pub use summary::{JaccardFigures, Reduced, RunSummary, StatsFigures, reduce};
 
 use std::io::Write;
 use std::path::Path;

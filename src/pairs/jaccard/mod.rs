@@ -8,7 +8,8 @@
 //! 3. [`kernel`]: per row, only pairs that overlap in something else than common items are visited.
 //! 4. [`tally`]: counts by (shared, union), integers, so that any order gives the same bits.
 //! 5. [`results`]: partial results are merged and checked to close; means and histograms follow.
-//! 6. [`files`]: `jaccard.h5` and, for up to a few thousand images, the dense `matrix.h5`.
+//! 6. [`files`]: `jaccard.h5` and, for up to a few thousand images, the dense `matrix.h5`;
+//!    [`summary`]: `jaccard.json`.
 
 pub mod files;
 pub mod index;
@@ -16,6 +17,7 @@ pub mod kernel;
 mod needs;
 pub mod results;
 mod sets;
+pub mod summary;
 pub mod tally;
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,7 @@ mod wire;
 
 pub use needs::{Limits, Needs};
 pub use sets::{Collapsed, ImageSets};
+pub use summary::Summary;
 
 use super::journal::{Fingerprint, Finished};
 use super::{Error, Job, Outcome, Plan};

@@ -6,7 +6,7 @@ use super::sets::{Collapsed, ImageSets};
 use super::tally::{ByteTally, Count, PairTally, Tally};
 use crate::pairs::{Error, Histogram, Plan};
 use crate::stats::compensated;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Everything a run found, exact.
 #[derive(Debug, Clone)]
@@ -106,7 +106,7 @@ pub fn pairs_of(n: u64) -> u64 {
 }
 
 /// Mean, deviation, histogram and sharing of one way to count pairs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Measures {
     /// Items compared: images or distinct sets.
     pub items: u64,
@@ -133,7 +133,7 @@ pub struct Measures {
 }
 
 /// Pairs by bytes of shared layers.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SharedBytes {
     /// `[least bytes, pairs]`: bin 0 shares no bytes, the next ones powers of two.
     pub pairs_by_least_bytes: Vec<(u64, u64)>,
@@ -142,7 +142,7 @@ pub struct SharedBytes {
 }
 
 /// All counts of a run in the form of the summary.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
     /// Over all images, empty layers included.
     pub images: Measures,
