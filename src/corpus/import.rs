@@ -28,14 +28,16 @@ pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 /// in [`Corpus::oddities`] instead.
 pub fn import(source: &Path, world: &World, progress: Progress) -> Result<Option<Corpus>, Error> {
     let mut oddities = Oddities::default();
+    let mut synthetic_seed = None;
     let (shards, archive_sha256) = match Source::open(source)? {
         Source::Directory(mut listing) => {
             share_listing(&mut listing, world, &mut oddities)?;
+            synthetic_seed = listing.synthetic_seed;
             (read_directory(&listing, world, progress), None)
         }
         Source::Archive { path, packing, bytes } => {
             let sum = |takes: &mut dyn FnMut(super::source::Member)| {
-                read_archive(&path, packing, world.is_root(), &mut oddities, takes)
+                read_archive(&path, packing, world.is_root(), &mut oddities, &mut synthetic_seed, takes)
             };
             read_stream(world, bytes, progress, sum)?
         }
@@ -43,6 +45,7 @@ pub fn import(source: &Path, world: &World, progress: Progress) -> Result<Option
     let Some(shards) = gather(shards, world) else { return Ok(None) };
     let mut corpus = merge(&shards, oddities);
     corpus.provenance.source = name_of(source);
+    corpus.provenance.synthetic_seed = synthetic_seed;
     corpus.provenance.source_sha256 = archive_sha256.unwrap_or_else(|| directory_sha256(&shards));
     Ok(Some(corpus))
 }
@@ -52,7 +55,7 @@ fn name_of(source: &Path) -> String {
     whole.file_name().unwrap_or(source.as_os_str()).to_string_lossy().into_owned()
 }
 
-fn threads() -> usize {
+pub(super) fn threads() -> usize {
     rayon::current_num_threads().max(1)
 }
 
@@ -144,7 +147,7 @@ fn read_directory(listing: &Listing, world: &World, progress: Progress) -> Vec<S
 }
 
 /// Runs `work` on that many threads, the caller's among them.
-fn on_threads<T: Send>(threads: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
+pub(super) fn on_threads<T: Send>(threads: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(&work)).collect();
         let mut results = vec![work()];

@@ -22,6 +22,7 @@ mod published;
 mod shard;
 mod source;
 mod store;
+mod synth;
 mod table;
 
 pub use date::Date;
@@ -29,6 +30,7 @@ pub use export::Rows;
 pub use import::import;
 pub use oddity::{Example, Oddities, Oddity};
 pub use published::{PublishedTable, is_published_table};
+pub use synth::{LABEL_FILE, Label, Population, Recipe};
 pub use table::{Image, Table};
 
 use crate::strings::{NONE, StringId, StringTable};
@@ -53,6 +55,9 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A synthetic corpus of these numbers is not possible.
+    #[error("{0}")]
+    Recipe(String),
     /// Reading or writing an HDF5 file failed.
     #[error(transparent)]
     File(#[from] crate::h5::Error),

@@ -1,7 +1,7 @@
 //! Where corpus files come from: a directory, or a tar archive that is read as a stream.
 
 use super::merge::hex;
-use super::{CORPUS_FILE, Error, Example, Oddities, Oddity};
+use super::{CORPUS_FILE, Error, Example, LABEL_FILE, Label, Oddities, Oddity};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
@@ -43,6 +43,8 @@ pub(super) struct Listing {
     pub root: PathBuf,
     /// Path below the root, and size in bytes.
     pub files: Vec<(Vec<u8>, u64)>,
+    /// Seed of the generator, if a label says that the files are synthetic; known after the walk.
+    pub synthetic_seed: Option<u64>,
 }
 
 impl Source {
@@ -56,7 +58,7 @@ impl Source {
         if about.is_dir() {
             let below = path.join("registry");
             let root = if below.is_dir() { below } else { path.to_owned() };
-            return Ok(Self::Directory(Listing { root, files: Vec::new() }));
+            return Ok(Self::Directory(Listing { root, ..Listing::default() }));
         }
         let packing = Packing::of(path)?;
         Ok(Self::Archive { path: path.to_owned(), packing, bytes: about.len() })
@@ -70,6 +72,7 @@ impl Listing {
     /// [`Error::Source`] if there are none or the root cannot be read.
     pub fn walk(&mut self, oddities: &mut Oddities) -> Result<(), Error> {
         let mut odd = Vec::new();
+        self.read_label();
         let mut directories = vec![Vec::new()];
         while let Some(directory) = directories.pop() {
             if let Err(e) = self.list(&directory, &mut directories, &mut odd) {
@@ -106,11 +109,23 @@ impl Listing {
                 // Follows a link to a file; one that leads nowhere is found out when it is read.
                 let bytes = std::fs::metadata(entry.path()).map_or(0, |about| about.len());
                 self.files.push((path, bytes));
-            } else {
+            } else if !(path == LABEL_FILE.as_bytes() && self.synthetic_seed.is_some()) {
                 odd.push((Oddity::OtherFile, path, "the file's name".into()));
             }
         }
         Ok(())
+    }
+
+    /// Looks for a label in the root, and beside it if it is the `registry/` of a crawl.
+    fn read_label(&mut self) {
+        let mut places = vec![self.root.join(LABEL_FILE)];
+        if let Ok(root) = std::fs::canonicalize(&self.root)
+            && root.ends_with("registry")
+        {
+            places.push(root.with_file_name(LABEL_FILE));
+        }
+        let labels = places.iter().filter_map(|place| Label::read(&std::fs::read(place).ok()?));
+        self.synthetic_seed = labels.map(|label| label.seed).next();
     }
 
     /// Path of a file below the root.
@@ -144,6 +159,15 @@ pub(super) fn corpus_path(member: &[u8]) -> &[u8] {
         start += length + 1;
     }
     path
+}
+
+/// No label is larger than that, in bytes.
+const LARGEST_LABEL: u64 = 1 << 16;
+
+/// True if a label may be there: not inside the crawl itself.
+fn is_label_place(member: &[u8]) -> bool {
+    let mut parts = member.rsplit(|b| *b == b'/');
+    parts.next() == Some(LABEL_FILE.as_bytes()) && parts.all(|part| part != b"registry")
 }
 
 fn is_corpus_file(path: &[u8]) -> bool {
@@ -229,7 +253,8 @@ pub(super) struct Member<'a> {
 }
 
 /// Reads an archive as a stream and hands out its corpus files one by one. Other files and a
-/// broken archive are noted. Returns the sha256 of the archive, if that was asked for.
+/// broken archive are noted, and the seed that a label gives is kept. Returns the sha256 of the
+/// archive, if that was asked for.
 ///
 /// # Errors
 /// [`Error::Source`] if the file cannot be opened, or if it holds no corpus file.
@@ -238,6 +263,7 @@ pub(super) fn read_archive(
     packing: Packing,
     with_sha256: bool,
     oddities: &mut Oddities,
+    synthetic_seed: &mut Option<u64>,
     mut take: impl FnMut(Member),
 ) -> Result<Option<String>, Error> {
     let mut file =
@@ -259,7 +285,7 @@ pub(super) fn read_archive(
         };
         match unpacked {
             Err(e) => Some(("the beginning".to_owned(), e.to_string())),
-            Ok(unpacked) => read_members(unpacked, oddities, |member, content| {
+            Ok(unpacked) => read_members(unpacked, oddities, synthetic_seed, |member, content| {
                 take(Member { path: member, ordinal: members, content, archive_bytes: bytes.get() });
                 members += 1;
             }),
@@ -301,6 +327,7 @@ impl<R: Read> Read for Counted<'_, R> {
 fn read_members(
     unpacked: Box<dyn Read + '_>,
     oddities: &mut Oddities,
+    synthetic_seed: &mut Option<u64>,
     mut take: impl FnMut(&[u8], &mut Vec<u8>),
 ) -> Option<(String, String)> {
     let ended = std::cell::Cell::new(false);
@@ -320,11 +347,12 @@ fn read_members(
         if !entry.header().entry_type().is_dir() {
             let size = entry.size();
             content.clear();
-            if !is_corpus_file(&member) {
+            let may_be_label = is_label_place(&member) && size <= LARGEST_LABEL;
+            if !is_corpus_file(&member) && !may_be_label {
                 note(oddities, Oddity::OtherFile, &member, "the member's name".into());
             }
             // Other members are read as well: only so can a cut one be told from a whole one.
-            let read = if is_corpus_file(&member) {
+            let read = if is_corpus_file(&member) || may_be_label {
                 entry.read_to_end(&mut content).map(|n| n as u64)
             } else {
                 std::io::copy(&mut entry, &mut std::io::sink())
@@ -336,6 +364,11 @@ fn read_members(
             }
             if is_corpus_file(&member) {
                 take(corpus_path(&member), &mut content);
+            } else if may_be_label {
+                match Label::read(&content) {
+                    Some(label) => *synthetic_seed = Some(label.seed),
+                    None => note(oddities, Oddity::OtherFile, &member, "the member's name".into()),
+                }
             }
         }
         last = String::from_utf8_lossy(&member).into_owned();
