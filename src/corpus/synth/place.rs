@@ -191,7 +191,7 @@ impl<'a> Filler<'a> {
         let last_start = open.len().saturating_sub(wanted as usize);
         let start = match from {
             Some(image) => open.partition_point(|i| *i < image).min(last_start),
-            None => self.draw.below(last_start as u64 + 1) as usize,
+            None => window(open.len(), wanted, &mut self.draw),
         };
         let (mut placed, mut closed) = (0, false);
         for k in (start..open.len()).chain((0..start).rev()) {
@@ -246,20 +246,25 @@ impl<'a> Filler<'a> {
 
     /// Layers that belong together, as those of a base image do: all in the same images.
     fn place_group(&mut self, first: u32, rows: &[u64]) {
-        let sites = (rows[0] / (20 + self.draw.below(100))).max(1);
-        let share = rows[0].div_ceil(sites);
-        let mut chosen = Vec::new();
-        for _ in 0..sites {
+        // Some repositories of any size use it in their newest images, others did for a while.
+        let mut sites = Vec::new();
+        for _ in 0..self.draw.below(10) {
+            let repository = self.draw.below(self.ranges.len() as u64) as usize;
+            sites.push((repository, u32::MAX, 1 + self.draw.below(12)));
+        }
+        let for_a_while = (rows[0] / (20 + self.draw.below(100))).max(1);
+        let share = rows[0].div_ceil(for_a_while);
+        for _ in 0..for_a_while {
             let Some(repository) = self.roomy_repository(share) else { break };
             let open = &self.open[repository];
-            let start = self.draw.below(open.len().saturating_sub(share as usize) as u64 + 1) as usize;
+            let start = window(open.len(), share, &mut self.draw);
             let image = open.get(start).copied().unwrap_or(0);
-            chosen.push((repository, image));
+            sites.push((repository, image, share));
         }
         for (layer, rows) in (first..).zip(rows) {
             let mut left = *rows;
-            for (repository, image) in &chosen {
-                left -= self.run(*repository, layer, share.min(left), Some(*image));
+            for (repository, image, share) in &sites {
+                left -= self.run(*repository, layer, left.min(*share), Some(*image));
             }
             if left > 0 {
                 self.place_run(layer, left);
@@ -356,6 +361,14 @@ impl<'a> Filler<'a> {
         let same_as_before = (0..self.filled.len()).map(|i| self.is_second_twin(i)).collect();
         Placement { offsets: self.offsets, slots: self.slots, same_as_before }
     }
+}
+
+/// Where a window of `width` begins among `n`. The first and the last are as often in it as the
+/// others: windows that would reach beyond an end are moved to it.
+fn window(n: usize, width: u64, draw: &mut Draw) -> usize {
+    let width = (width as usize).clamp(1, n.max(1));
+    let start = draw.below((n + width - 1) as u64) as usize;
+    start.saturating_sub(width - 1).min(n.saturating_sub(width))
 }
 
 /// The free slots of each repository as a Fenwick tree, to draw a repository in proportion.
