@@ -173,7 +173,7 @@ struct Class {
 /// How often each digest is repeated.
 pub(super) fn repetition(recipe: &Recipe, draw: &mut Draw) -> Repetition {
     let scaled =
-        |n: u64, of: u64, to: u64| ((u128::from(n) * u128::from(to) * 2 / u128::from(of) + 1) / 2) as u64;
+        |n: u64, of: u64, to: u64| (u128::from(n) * u128::from(to) * 2 / u128::from(of)).div_ceil(2) as u64;
     let mut rows: Vec<u64> = EMPTY_ROWS.iter().map(|n| scaled(*n, PUBLISHED.rows, recipe.rows)).collect();
     let others = |rows: &[u64]| recipe.digests.checked_sub(rows.len() as u64);
     let rest = recipe.rows.saturating_sub(rows.iter().sum());

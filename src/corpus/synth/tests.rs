@@ -21,8 +21,12 @@ fn check(recipe: &Recipe, corpus: &Corpus) {
     assert_eq!(corpus.digests.len() as u64, recipe.digests);
     assert_eq!(corpus.layers.digest.len() as u64, recipe.rows);
     assert_eq!(corpus.provenance.synthetic_seed, Some(recipe.seed));
-    let natural =
-        [Oddity::YearBefore2010, Oddity::RepeatedDigest, Oddity::SizeOver32Bits, Oddity::RepositoryNameDebris];
+    let natural = [
+        Oddity::YearBefore2010,
+        Oddity::RepeatedDigest,
+        Oddity::SizeOver32Bits,
+        Oddity::RepositoryNameDebris,
+    ];
     for kind in Oddity::ALL.into_iter().filter(|kind| !natural.contains(kind)) {
         assert_eq!(corpus.oddities.count(kind), 0, "{kind:?}");
     }
@@ -177,7 +181,8 @@ fn the_default_is_the_published_corpus() {
     assert!((200_000..1_000_000).contains(&median), "{median}");
     assert!(sizes[sizes.len() - 1] > u64::from(u32::MAX));
     for image in 0..images {
-        let mut solid: Vec<u32> = placement.layers_of(image).iter().copied().filter(|layer| *layer > 1).collect();
+        let mut solid: Vec<u32> =
+            placement.layers_of(image).iter().copied().filter(|layer| *layer > 1).collect();
         solid.sort_unstable();
         assert!(solid.is_sorted_by(|a, b| a < b), "only empty layers are repeated in an image");
     }
