@@ -77,6 +77,8 @@ fn ranks_and_threads_do_not_show() {
             let output = dir.path().join("ranks.h5");
             let (code, out, err) = run(ranks(n, threads).arg("import").arg(source).arg("-o").arg(&output));
             assert_eq!(code, 3, "{out}{err}");
+            // One job of n ranks, not n jobs of one.
+            assert_eq!(out.matches("\ncorpus: ").count(), 1, "{out}");
             assert!(std::fs::read(&output).unwrap() == first, "{n} ranks, {threads} threads");
         }
     }
@@ -105,6 +107,33 @@ fn any_source_gives_the_same_corpus() {
         assert_eq!(other.oddities, corpus.oddities, "{name}");
         let sum = hex(&Sha256::digest(&bytes));
         assert_eq!(other.provenance.source_sha256, sum, "{name}");
+    }
+}
+
+#[test]
+fn a_repository_may_be_called_registry() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = crawl(&dir.path().join("crawl"));
+    put(&source, "registry", GOOD.replace("TAG", "r").as_bytes());
+    put(&source, "library/registry", GOOD.replace("TAG", "r").as_bytes());
+    let expected =
+        ["&&\tprintf", "<?php", "a-b/x", "a/x", "b", "docker.io/b", "library/registry", "registry", "z"];
+    let inside = dir.path().join("inside.tar");
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_dir_all(".", source.join("registry")).unwrap();
+    std::fs::write(&inside, builder.into_inner().unwrap()).unwrap();
+    let outside = dir.path().join("outside.tar");
+    std::fs::write(&outside, tar(&source)).unwrap();
+    let renamed = dir.path().join("renamed");
+    std::fs::create_dir(&renamed).unwrap();
+    std::os::unix::fs::symlink(source.join("registry"), renamed.join("link")).unwrap();
+    for source in [&source, &source.join("registry"), &renamed.join("link"), &inside, &outside] {
+        let output = dir.path().join("out.h5");
+        let (code, out, err) = run(stratigraph(2).arg("import").arg(source).arg("-o").arg(&output));
+        assert_eq!(code, 0, "{out}{err}");
+        let corpus = Corpus::load(&output).unwrap();
+        let names: Vec<_> = corpus.repositories.iter().collect();
+        assert_eq!(names, expected, "{}", source.display());
     }
 }
 

@@ -254,7 +254,7 @@ fn tell_and_check_needs(args: &Args, context: &Context, prepared: &Prepared) -> 
     if !context.world.is_root() {
         return Ok(());
     }
-    let needs = Needs::of(prepared, args.matrix, rayon::current_num_threads());
+    let needs = Needs::of(prepared, args.matrix, rayon::current_num_threads(), limits::held());
     std::fs::create_dir_all(&args.output).with_context(|| args.output.display().to_string())?;
     let share = limits::memory() / 10 * 8 / context.world.node_size() as u64;
     let limits = Limits { memory: args.memory.unwrap_or(share), disk: limits::disk(&args.output) };

@@ -1,5 +1,6 @@
 //! What this machine lets a run use.
 
+use crate::pairs::jaccard::Held;
 use std::path::Path;
 
 /// Memory that may still be taken on this node, in bytes: what the kernel calls available, or what
@@ -13,6 +14,16 @@ pub fn memory() -> u64 {
     let group = number("/sys/fs/cgroup/memory.max")
         .map(|max| max.saturating_sub(number("/sys/fs/cgroup/memory.current").unwrap_or(0)));
     available.unwrap_or(u64::MAX).min(group.unwrap_or(u64::MAX))
+}
+
+/// Memory that this process holds, and the most that it held so far, in bytes.
+pub fn held() -> Held {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bytes = |name: &str| {
+        let line = status.lines().find(|l| l.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+    };
+    Held { now: bytes("VmRSS:").unwrap_or(0), peak: bytes("VmHWM:").unwrap_or(0) }
 }
 
 /// Free bytes on the file system that holds `path`, for this user.
@@ -69,6 +80,8 @@ mod tests {
     #[test]
     fn this_machine_has_memory_and_disk() {
         assert!(memory() > 0);
+        let held = held();
+        assert!(held.now > 1 << 20 && held.peak >= held.now, "{held:?}");
         assert!(disk(Path::new("/")) > 0);
     }
 }

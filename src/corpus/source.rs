@@ -56,13 +56,19 @@ impl Source {
         let about = std::fs::metadata(path)
             .map_err(|e| refuse(path, format!("cannot be read ({e}); give a directory or a tar archive")))?;
         if about.is_dir() {
-            let below = path.join("registry");
-            let root = if below.is_dir() { below } else { path.to_owned() };
-            return Ok(Self::Directory(Listing { root, ..Listing::default() }));
+            return Ok(Self::Directory(Listing { root: crawl_root(path), ..Listing::default() }));
         }
         let packing = Packing::of(path)?;
         Ok(Self::Archive { path: path.to_owned(), packing, bytes: about.len() })
     }
+}
+
+/// Where the names of repositories begin: at `registry/` below the directory, or at the directory
+/// itself if it is that, or if `registry` is a repository in it.
+fn crawl_root(path: &Path) -> PathBuf {
+    let below = path.join("registry");
+    let is_root = std::fs::canonicalize(path).is_ok_and(|path| path.ends_with("registry"));
+    if below.is_dir() && !is_root && !below.join(CORPUS_FILE).exists() { below } else { path.to_owned() }
 }
 
 impl Listing {
@@ -145,7 +151,7 @@ fn note(oddities: &mut Oddities, kind: Oddity, path: &[u8], field: String) {
 }
 
 /// Where a member belongs in the corpus: its path after the first component `registry`, if there
-/// is one.
+/// is one and it is not itself a repository.
 pub(super) fn corpus_path(member: &[u8]) -> &[u8] {
     let mut path = member;
     while let Some(rest) = path.strip_prefix(b"./").or_else(|| path.strip_prefix(b"/")) {
@@ -153,8 +159,9 @@ pub(super) fn corpus_path(member: &[u8]) -> &[u8] {
     }
     let mut start = 0;
     while let Some(length) = path[start..].iter().position(|b| *b == b'/') {
-        if &path[start..start + length] == b"registry" {
-            return &path[start + length + 1..];
+        let rest = &path[start + length + 1..];
+        if &path[start..start + length] == b"registry" && rest != CORPUS_FILE.as_bytes() {
+            return rest;
         }
         start += length + 1;
     }
@@ -397,5 +404,8 @@ mod tests {
         assert_eq!(place("registry.io/a/f"), "registry.io/a/f");
         assert_eq!(place("./a/f"), "a/f");
         assert_eq!(place("f"), "f");
+        let repository = format!("library/registry/{CORPUS_FILE}");
+        assert_eq!(place(&repository), repository);
+        assert_eq!(place(&format!("registry/{repository}")), repository);
     }
 }

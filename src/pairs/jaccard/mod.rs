@@ -23,7 +23,7 @@ pub mod tally;
 mod tests;
 mod wire;
 
-pub use needs::{Limits, Needs};
+pub use needs::{Held, Limits, Needs};
 pub use sets::{Collapsed, ImageSets};
 pub use summary::Summary;
 

@@ -29,10 +29,20 @@ pub struct Limits {
     pub disk: u64,
 }
 
+/// Memory of this rank once the sets are indexed, in bytes: the index is part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Now.
+    pub now: u64,
+    /// The most so far: while the corpus was read.
+    pub peak: u64,
+}
+
 impl Needs {
     /// Estimates from the index and, for the threshold, from evenly spaced sample rows (their cost
-    /// is a few tiles' at most). `matrix` says whether the dense matrix is written.
-    pub fn of(prepared: &Prepared, matrix: bool, threads: usize) -> Self {
+    /// is a few tiles' at most). `matrix` says whether the dense matrix is written, `held` what
+    /// reading and indexing took.
+    pub fn of(prepared: &Prepared, matrix: bool, threads: usize, held: Held) -> Self {
         let n = prepared.collapsed.len() as u64;
         let images = prepared.images.len() as u64;
         let visits: u64 = (0..prepared.collapsed.len()).map(|i| prepared.index.steps_of(i)).sum();
@@ -40,14 +50,10 @@ impl Needs {
         let pairs = estimate_pairs(prepared);
         let neighbours = n * prepared.want.top_k as u64 * 12;
         let cells = prepared.index.largest.items.min(256).pow(2) * 24;
-        let sets: u64 = prepared.collapsed.sets.iter().map(|s| s.serialized_size() as u64 + 48).sum();
-        let held = sets
-            + prepared.index.memory()
-            + prepared.images.items.len() as u64 * 4
-            + prepared.images.item_bytes.len() as u64 * 17;
         // The merge holds neighbours and pairs, and once more while the columns are written.
         let merged = 2 * (neighbours + pairs * 12);
-        let memory = held + Kernel::memory_per_thread(&prepared.index) * threads as u64 + merged;
+        let kernels = Kernel::memory_per_thread(&prepared.index) * threads as u64;
+        let memory = held.peak.max(held.now + kernels + merged);
         let tiles = u64::from(prepared.plan.tiles());
         let dense = if matrix { images * images * 8 } else { 0 };
         let journal = neighbours + pairs * 12 + tiles * cells;
