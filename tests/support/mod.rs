@@ -1,7 +1,8 @@
 //! What the integration tests share: the real binary, `mpirun`, and the data packs.
 #![allow(dead_code)] // not every test file uses all of it
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// The directory of the data packs, if it is there.
@@ -45,4 +46,15 @@ pub fn succeed(command: &mut Command) -> String {
     let (code, out, err) = run(command);
     assert!(matches!(code, 0 | 3), "{command:?}: exit code {code}\n{out}{err}");
     out + &err
+}
+
+/// The results in a directory by name, without the accounts of single runs and without journals.
+pub fn results_in(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(directory).expect("a directory");
+    let files = entries.map(|e| e.expect("an entry").path()).filter(|path| path.is_file());
+    let named = files.map(|path| {
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        (name, std::fs::read(&path).expect("a file"))
+    });
+    named.filter(|(name, _)| !name.starts_with("run")).collect()
 }

@@ -181,12 +181,6 @@ impl Index {
     pub fn steps_of(&self, i: usize) -> u64 {
         self.visits_of(i).iter().map(|p| self.postings[*p as usize].len()).sum()
     }
-
-    /// Memory that the index holds, in bytes (an estimate from lengths).
-    pub fn memory(&self) -> u64 {
-        let postings: u64 = self.postings.iter().map(|p| p.serialized_size() as u64 + 48).sum();
-        postings + (self.visits.len() * 4 + self.len() * 48 + self.postings.len() * 9) as u64
-    }
 }
 
 /// Common items that two sets share.
