@@ -10,12 +10,13 @@
 //! | [`corpus`] | what is studied: repositories, images, layers, histories; import and `corpus.h5` |
 //! | [`stats`] | sizes, years, percentiles, digest sharing |
 //! | [`pairs`] | the all-pairs engine: tiles, schedule, journal, merge; [`pairs::jaccard`] on it |
+//! | [`rootfs`] | base images, path sets over them, classification |
 //! | [`report`] | the rank-0 reducer: summary and tables |
 //! | [`world`] | ranks; the only module that knows MPI |
 //! | [`h5`] | files and memory-mapped datasets; the only module that knows HDF5 |
 //! | [`strings`] | string tables and interning, used by all of them |
 //!
-//! `cli` uses the middle row (`corpus`, `stats`, `pairs`, `report`), which uses `world`, `h5`
+//! `cli` uses the middle row (`corpus`, `stats`, `pairs`, `rootfs`, `report`), which uses `world`, `h5`
 //! and `strings`. Kernels are pure functions on slices.
 
 pub mod cli;
@@ -23,6 +24,7 @@ pub mod corpus;
 pub mod h5;
 pub mod pairs;
 pub mod report;
+pub mod rootfs;
 pub mod stats;
 pub mod strings;
 pub mod world;
