@@ -9,6 +9,7 @@
 //! | [`cli`] | the command line: one file per sub-command; only here is text printed or argv read |
 //! | [`corpus`] | what is studied: repositories, images, layers, histories; import and `corpus.h5` |
 //! | [`stats`] | sizes, years, percentiles, digest sharing |
+//! | [`tokens`] | histories and Dockerfiles -> documents |
 //! | [`pairs`] | the all-pairs engine: tiles, schedule, journal, merge; [`pairs::jaccard`] on it |
 //! | [`rootfs`] | base images, path sets over them, classification |
 //! | [`report`] | the rank-0 reducer: summary and tables |
@@ -16,7 +17,7 @@
 //! | [`h5`] | files and memory-mapped datasets; the only module that knows HDF5 |
 //! | [`strings`] | string tables and interning, used by all of them |
 //!
-//! `cli` uses the middle row (`corpus`, `stats`, `pairs`, `rootfs`, `report`), which uses `world`, `h5`
+//! `cli` uses the middle row (from `corpus` to `report`), which uses `world`, `h5`
 //! and `strings`. Kernels are pure functions on slices.
 
 pub mod cli;
@@ -27,4 +28,5 @@ pub mod report;
 pub mod rootfs;
 pub mod stats;
 pub mod strings;
+pub mod tokens;
 pub mod world;

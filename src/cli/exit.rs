@@ -1,6 +1,6 @@
 //! Exit codes, and which error ends in which.
 
-use crate::{corpus, h5, pairs, world};
+use crate::{corpus, h5, pairs, tokens, world};
 use std::process::ExitCode;
 
 /// How a command ended.
@@ -64,6 +64,12 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
     if let Some(e) = cause.downcast_ref::<corpus::Error>() {
         return match e {
             corpus::Error::File(_) => None,
+            _ => Some(Code::Refused),
+        };
+    }
+    if let Some(e) = cause.downcast_ref::<tokens::Error>() {
+        return match e {
+            tokens::Error::File(_) => None,
             _ => Some(Code::Refused),
         };
     }
