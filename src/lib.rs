@@ -10,6 +10,7 @@
 //! | [`corpus`] | what is studied: repositories, images, layers, histories; import and `corpus.h5` |
 //! | [`stats`] | sizes, years, percentiles, digest sharing |
 //! | [`tokens`] | histories and Dockerfiles -> documents |
+//! | [`embed`] | documents to vectors: word2vec, doc2vec; `vectors.h5` |
 //! | [`pairs`] | the all-pairs engine: tiles, schedule, journal, merge; [`pairs::jaccard`] on it |
 //! | [`rootfs`] | base images, path sets over them, classification |
 //! | [`report`] | the rank-0 reducer: summary and tables |
@@ -22,6 +23,7 @@
 
 pub mod cli;
 pub mod corpus;
+pub mod embed;
 pub mod h5;
 pub mod pairs;
 pub mod report;

@@ -6,17 +6,20 @@ use std::marker::PhantomData;
 use std::path::Path;
 
 /// A contiguous dataset mapped read-only. Ranks on one node share its pages.
-pub struct MappedArray<T: Element> {
-    map: Option<Mmap>,
-    length: usize,
-    element: PhantomData<T>,
+pub struct MappedArray<T: Element>(Values<T>);
+
+enum Values<T: Element> {
+    Mapped(Mmap, PhantomData<T>),
+    /// HDF5 packs small datasets (below a page) without regard to their alignment.
+    Owned(Vec<T>),
 }
 
 impl<T: Element> MappedArray<T> {
+    pub(super) fn owned(values: Vec<T>) -> Self {
+        Self(Values::Owned(values))
+    }
+
     pub(super) fn open(path: &Path, name: &str, offset: u64, length: usize) -> Result<Self> {
-        if length == 0 {
-            return Ok(Self { map: None, length, element: PhantomData });
-        }
         let fail = |e: String| Error::item(path, name, e);
         let file = std::fs::File::open(path).map_err(|e| fail(e.to_string()))?;
         let bytes = length * size_of::<T>();
@@ -28,7 +31,7 @@ impl<T: Element> MappedArray<T> {
         let map = unsafe { MmapOptions::new().offset(offset).len(bytes).map(&file) }
             .map_err(|e| fail(e.to_string()))?;
         bytemuck::try_cast_slice::<u8, T>(&map).map_err(|e| fail(format!("cannot be mapped: {e}")))?;
-        Ok(Self { map: Some(map), length, element: PhantomData })
+        Ok(Self(Values::Mapped(map, PhantomData)))
     }
 }
 
@@ -36,9 +39,9 @@ impl<T: Element> std::ops::Deref for MappedArray<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        match &self.map {
-            Some(map) => &bytemuck::cast_slice(map)[..self.length],
-            None => &[],
+        match &self.0 {
+            Values::Mapped(map, _) => bytemuck::cast_slice(map),
+            Values::Owned(values) => values,
         }
     }
 }

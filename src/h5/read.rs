@@ -122,19 +122,22 @@ impl Reader {
     }
 
     /// A whole dataset as a read-only memory map, shared by all ranks of a node.
+    /// A small one that lies askew in the file is read instead.
     ///
     /// # Errors
     /// [`Error::Item`] if it is missing, has another element type or is not contiguous.
     pub fn map<T: Element>(&self, name: &str) -> Result<MappedArray<T>> {
         let dataset = self.dataset::<T>(name)?;
         let length = dataset.size();
-        let offset = if length == 0 {
-            0
-        } else {
-            dataset
-                .offset()
-                .ok_or_else(|| Error::item(&self.path, name, "is not contiguous, so it cannot be mapped"))?
-        };
+        if length == 0 {
+            return Ok(MappedArray::owned(Vec::new()));
+        }
+        let offset = dataset
+            .offset()
+            .ok_or_else(|| Error::item(&self.path, name, "is not contiguous, so it cannot be mapped"))?;
+        if !offset.is_multiple_of(align_of::<T>() as u64) {
+            return self.array(name).map(MappedArray::owned);
+        }
         MappedArray::open(&self.path, name, offset, length)
     }
 
