@@ -1,6 +1,7 @@
 //! The universe of paths U: every path that some base image has, with an id.
 
 use rustc_hash::FxHasher;
+use sha2::{Digest as _, Sha256};
 use std::cmp::Ordering;
 use std::hash::Hasher;
 use std::ops::Range;
@@ -19,6 +20,14 @@ pub struct Universe {
     bytes: Vec<u8>,
     offsets: Vec<u64>,
     ids: hashbrown::HashTable<PathId>,
+    directories: hashbrown::HashTable<Directory>,
+}
+
+/// A directory of some path: the first `length` bytes of the path with the first of its ids.
+#[derive(Debug, Clone)]
+struct Directory {
+    length: u32,
+    below: Range<PathId>,
 }
 
 impl PartialEq for Universe {
@@ -37,10 +46,35 @@ pub fn compare(a: &[u8], b: &[u8]) -> Ordering {
 }
 
 /// The form in which a path stands in a [`Universe`]: without leading and trailing `/` and without
-/// empty and `.` components. `..` is not resolved.
+/// empty and `.` components; `..` takes back one component and stops at the root, which is empty.
 pub fn normal(path: &[u8]) -> Vec<u8> {
-    let parts = path.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".");
-    parts.collect::<Vec<_>>().join(&b'/')
+    let mut normal = Vec::with_capacity(path.len());
+    for part in path.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => (),
+            b".." => normal.truncate(parent(&normal).len()),
+            name => push(&mut normal, name),
+        }
+    }
+    normal
+}
+
+/// The directory that a path in normal form is in; that of the root is the root.
+pub fn parent(path: &[u8]) -> &[u8] {
+    &path[..path.iter().rposition(|b| *b == b'/').unwrap_or(0)]
+}
+
+/// The last component of a path in normal form; empty for the root.
+pub fn name(path: &[u8]) -> &[u8] {
+    path.rsplit(|b| *b == b'/').next().unwrap_or(path)
+}
+
+/// Appends a component to a path in normal form.
+pub fn push(path: &mut Vec<u8>, name: &[u8]) {
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
 }
 
 fn hash(path: &[u8]) -> u64 {
@@ -87,12 +121,25 @@ impl Universe {
     fn indexed(bytes: Vec<u8>, offsets: Vec<u64>) -> Self {
         assert!(offsets.len() <= PathId::MAX as usize, "fewer than 2^32 - 1 paths");
         let count = offsets.len() - 1;
-        let mut universe = Self { bytes, offsets, ids: hashbrown::HashTable::new() };
+        let (ids, directories) = (hashbrown::HashTable::new(), hashbrown::HashTable::new());
+        let mut universe = Self { bytes, offsets, ids, directories };
         let mut ids = hashbrown::HashTable::with_capacity(count);
         for id in 0..count as PathId {
             ids.insert_unique(hash(universe.get(id)), id, |id| hash(universe.get(*id)));
         }
         universe.ids = ids;
+        let mut directories: hashbrown::HashTable<Directory> = hashbrown::HashTable::new();
+        let text = |d: &Directory| &universe.get(d.below.start)[..d.length as usize];
+        for id in 0..count as PathId {
+            let mut path = parent(universe.get(id));
+            while !path.is_empty() {
+                let new = Directory { length: path.len() as u32, below: id..id };
+                let entry = directories.entry(hash(path), |d| text(d) == path, |d| hash(text(d)));
+                entry.or_insert(new).into_mut().below.end = id + 1;
+                path = parent(path);
+            }
+        }
+        universe.directories = directories;
         universe
     }
 
@@ -125,30 +172,32 @@ impl Universe {
     /// Ids of the path itself (if some base has it as a file) and of everything below it: what a
     /// whiteout of `path` removes. The empty path is the root.
     pub fn subtree(&self, path: &[u8]) -> Range<PathId> {
-        if path.is_empty() {
-            return 0..self.len() as PathId;
+        let below = self.below(path);
+        match self.find(path) {
+            Some(id) => id..below.end.max(id + 1),
+            None => below,
         }
-        let start = self.partition(|p| compare(p, path) == Ordering::Less);
-        start..self.partition(|p| compare(p, path) == Ordering::Less || within(p, path))
     }
 
     /// Ids of everything below the directory `path`, without itself: what an opaque marker in it,
-    /// or a file that replaces it, removes.
+    /// or a file that replaces it, removes. One look-up.
     pub fn below(&self, path: &[u8]) -> Range<PathId> {
-        let mut range = self.subtree(path);
-        if !path.is_empty() && range.start < range.end && self.get(range.start) == path {
-            range.start += 1;
+        if path.is_empty() {
+            return 0..self.len() as PathId;
         }
-        range
+        let text = |d: &Directory| &self.get(d.below.start)[..d.length as usize];
+        self.directories.find(hash(path), |d| text(d) == path).map_or(0..0, |d| d.below.clone())
     }
 
-    fn partition(&self, before: impl Fn(&[u8]) -> bool) -> PathId {
-        let (mut low, mut high) = (0, self.len() as PathId);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if before(self.get(middle)) { low = middle + 1 } else { high = middle }
+    /// Sha256 over all paths in order, each after its length (u64, little-endian). Ids that are stored
+    /// somewhere belong to one identity.
+    pub fn identity(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        for path in self.iter() {
+            digest.update((path.len() as u64).to_le_bytes());
+            digest.update(path);
         }
-        low
+        digest.finalize().into()
     }
 
     /// The concatenated paths.
@@ -162,15 +211,15 @@ impl Universe {
     }
 }
 
-/// True if `path` is `top` or below it.
-fn within(path: &[u8], top: &[u8]) -> bool {
-    path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// True if `path` is `top` or below it.
+    fn within(path: &[u8], top: &[u8]) -> bool {
+        path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+    }
 
     fn paths() -> impl Strategy<Value = Vec<Vec<u8>>> {
         let name = prop::sample::select(vec!["a", "b", "a-", "a.b", "A", "\u{1}", "ab", "\u{ff}"]);
@@ -221,8 +270,21 @@ mod tests {
 
     #[test]
     fn normal_form() {
-        for (given, wanted) in [("/usr//bin/./ls/", "usr/bin/ls"), ("./etc", "etc"), ("/", ""), (".", "")] {
-            assert_eq!(normal(given.as_bytes()), wanted.as_bytes());
+        for (given, wanted) in [
+            ("/usr//bin/./ls/", "usr/bin/ls"),
+            ("./etc", "etc"),
+            ("/", ""),
+            (".", ""),
+            ("a/../b", "b"),
+            ("../../a", "a"),
+            ("a/b/../../../c", "c"),
+            ("..a/.b", "..a/.b"),
+        ] {
+            let path = normal(given.as_bytes());
+            assert_eq!(path, wanted.as_bytes());
+            let mut again = parent(&path).to_vec();
+            push(&mut again, name(&path));
+            assert_eq!(again, path);
         }
     }
 }
