@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`cli`] | the command line: one file per sub-command; only here is text printed or argv read |
 //! | [`corpus`] | what is studied: repositories, images, layers, histories; import and `corpus.h5` |
+//! | [`harvest`] | what container registries serve; the only module that speaks HTTP |
 //! | [`stats`] | sizes, years, percentiles, digest sharing |
 //! | [`tokens`] | histories and Dockerfiles -> documents |
 //! | [`embed`] | documents to vectors: word2vec, doc2vec; `vectors.h5` |
@@ -25,6 +26,7 @@ pub mod cli;
 pub mod corpus;
 pub mod embed;
 pub mod h5;
+pub mod harvest;
 pub mod pairs;
 pub mod report;
 pub mod rootfs;

@@ -1,0 +1,294 @@
+//! Credentials from the files that docker, podman, buildah and skopeo write on log-in
+//! (containers-auth.json(5); docker's `config.json`).
+
+use super::Error;
+use base64::Engine;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// How to prove to a registry who is asking.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// A user's name and password (or access token in its place).
+    Basic {
+        /// Name.
+        user: String,
+        /// Password.
+        secret: String,
+    },
+    /// A refresh token, which the token service changes into a short-lived one.
+    Identity(String),
+    /// A ready bearer token.
+    Bearer(String),
+}
+
+impl std::fmt::Debug for Credential {
+    /// Names the kind only: what is printed by accident must not be secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Basic { .. } => "Basic(...)",
+            Self::Identity(_) => "Identity(...)",
+            Self::Bearer(_) => "Bearer(...)",
+        })
+    }
+}
+
+/// The credentials of a user, by registry or by part of one.
+#[derive(Debug, Default)]
+pub struct Credentials {
+    files: Vec<(PathBuf, AuthFile)>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct AuthFile {
+    auths: BTreeMap<String, Entry>,
+    cred_helpers: BTreeMap<String, String>,
+    creds_store: Option<String>,
+}
+
+impl std::fmt::Debug for AuthFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AuthFile({} registries)", self.auths.len())
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Entry {
+    auth: String,
+    identitytoken: String,
+    registrytoken: String,
+}
+
+impl Credentials {
+    /// Reads the given file; without one, those of the usual places that exist, in the order in
+    /// which podman looks: `$REGISTRY_AUTH_FILE`, `$XDG_RUNTIME_DIR/containers/auth.json`,
+    /// `$XDG_CONFIG_HOME/containers/auth.json`, `$DOCKER_CONFIG/config.json`,
+    /// `~/.docker/config.json`. `variable` looks up the environment.
+    ///
+    /// # Errors
+    /// [`Error::Credentials`] if a file cannot be read or is no such file.
+    pub fn load(file: Option<&Path>, variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let set = |name: &str| variable(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let must_exist: Vec<PathBuf> =
+            file.map(Path::to_owned).or_else(|| set("REGISTRY_AUTH_FILE")).into_iter().collect();
+        let home = set("HOME");
+        let usual = [
+            set("XDG_RUNTIME_DIR").map(|d| d.join("containers/auth.json")),
+            set("XDG_CONFIG_HOME")
+                .or_else(|| home.as_ref().map(|h| h.join(".config")))
+                .map(|d| d.join("containers/auth.json")),
+            set("DOCKER_CONFIG")
+                .or_else(|| home.as_ref().map(|h| h.join(".docker")))
+                .map(|d| d.join("config.json")),
+        ];
+        let paths = if must_exist.is_empty() {
+            usual.into_iter().flatten().filter(|p| p.exists()).collect()
+        } else {
+            must_exist
+        };
+        let mut files = Vec::new();
+        for path in paths {
+            let refuse = |reason: String| Error::Credentials { path: path.clone(), reason };
+            let text = std::fs::read(&path).map_err(|e| refuse(e.to_string()))?;
+            // The message of the parser may quote the text, so only the place is told.
+            let auth = serde_json::from_slice(&text).map_err(|e| {
+                refuse(format!("is no file of credentials (line {}, column {})", e.line(), e.column()))
+            })?;
+            files.push((path, auth));
+        }
+        Ok(Self { files })
+    }
+
+    /// The credential for a repository: the entry whose key is the longest part of
+    /// `registry/repository`, from the first file that has one.
+    ///
+    /// # Errors
+    /// [`Error::Credentials`] if the entry is damaged or its helper program fails.
+    pub fn find(&self, registry: &str, repository: &str) -> Result<Option<Credential>, Error> {
+        let full = format!("{}/{repository}", canonical(registry));
+        for (path, file) in &self.files {
+            let refuse = |reason: String| Error::Credentials { path: path.clone(), reason };
+            let parts = std::iter::successors(Some(full.as_str()), |p| p.rsplit_once('/').map(|(p, _)| p));
+            for part in parts {
+                if let Some((key, entry)) = file.auths.iter().find(|(key, _)| canonical(key) == part)
+                    && let Some(credential) =
+                        entry.credential().map_err(|why| refuse(format!("{key}: {why}")))?
+                {
+                    return Ok(Some(credential));
+                }
+                let helper = file.cred_helpers.iter().find(|(key, _)| canonical(key) == part);
+                if let Some((key, name)) = helper {
+                    return ask_helper(name, key).map_err(refuse);
+                }
+            }
+            if let Some(name) = &file.creds_store {
+                let server = if canonical(registry) == DOCKER_HUB { DOCKER_HUB_KEY } else { registry };
+                if let Some(credential) = ask_helper(name, server).map_err(refuse)? {
+                    return Ok(Some(credential));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// One name for the names of Docker's own registry.
+const DOCKER_HUB: &str = "docker.io";
+const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+
+/// A key without what docker adds to it: scheme, API version, final slash.
+fn canonical(key: &str) -> &str {
+    let key = key.split_once("://").map_or(key, |(_, rest)| rest);
+    let key = key.trim_end_matches('/');
+    let key = key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2")).unwrap_or(key);
+    match key {
+        "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => DOCKER_HUB,
+        other => other,
+    }
+}
+
+impl Entry {
+    /// `None` where the entry is empty, as docker leaves it when a helper holds the secret.
+    fn credential(&self) -> Result<Option<Credential>, String> {
+        if !self.registrytoken.is_empty() {
+            return Ok(Some(Credential::Bearer(self.registrytoken.clone())));
+        }
+        if !self.identitytoken.is_empty() {
+            return Ok(Some(Credential::Identity(self.identitytoken.clone())));
+        }
+        if self.auth.is_empty() {
+            return Ok(None);
+        }
+        let bytes = base64::prelude::BASE64_STANDARD
+            .decode(self.auth.trim())
+            .map_err(|_| "its auth is not base64; log in again")?;
+        let text = String::from_utf8(bytes).map_err(|_| "its auth is not UTF-8; log in again")?;
+        let (user, secret) = text.split_once(':').ok_or("its auth is not USER:PASSWORD; log in again")?;
+        // Some versions of docker ended the password with a NUL.
+        let secret = secret.trim_end_matches('\0');
+        Ok(Some(Credential::Basic { user: user.to_owned(), secret: secret.to_owned() }))
+    }
+}
+
+#[derive(Deserialize)]
+struct HelperAnswer {
+    #[serde(rename = "Username")]
+    user: String,
+    #[serde(rename = "Secret")]
+    secret: String,
+}
+
+/// Asks the program `docker-credential-NAME` (docker's credential helper protocol).
+fn ask_helper(name: &str, server: &str) -> Result<Option<Credential>, String> {
+    let program = format!("docker-credential-{name}");
+    let failed = |e: &dyn std::fmt::Display| format!("{program}: {e}");
+    let mut child = Command::new(&program)
+        .arg("get")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|e| failed(&e))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A helper that does not read its input tells by its answer.
+        let _ = stdin.write_all(server.as_bytes());
+    }
+    let output = child.wait_with_output().map_err(|e| failed(&e))?;
+    if !output.status.success() {
+        // This is how helpers say that they know no such server; other troubles end in a refusal by
+        // the registry, which names it.
+        return Ok(None);
+    }
+    let answer: HelperAnswer =
+        serde_json::from_slice(&output.stdout).map_err(|_| failed(&"answered with no credentials"))?;
+    Ok(Some(match answer.user.as_str() {
+        "<token>" => Credential::Identity(answer.secret),
+        _ => Credential::Basic { user: answer.user, secret: answer.secret },
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn basic(user: &str, secret: &str) -> Option<Credential> {
+        Some(Credential::Basic { user: user.into(), secret: secret.into() })
+    }
+
+    fn load(text: &str) -> Result<Credentials, Error> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("auth.json");
+        std::fs::write(&path, text).unwrap();
+        Credentials::load(Some(&path), |_| None)
+    }
+
+    #[test]
+    fn the_longest_part_of_the_name_decides() {
+        // user:pass and other:word
+        let text = r#"{"auths": {
+            "registry.example": {"auth": "dXNlcjpwYXNz"},
+            "https://registry.example/team/": {"auth": "b3RoZXI6d29yZA=="},
+            "https://index.docker.io/v1/": {"identitytoken": "long-lived"},
+            "empty.example": {}}}"#;
+        let credentials = load(text).unwrap();
+        let find = |registry, repository| credentials.find(registry, repository).unwrap();
+        assert_eq!(find("registry.example", "team/tool"), basic("other", "word"));
+        assert_eq!(find("registry.example", "teams/tool"), basic("user", "pass"));
+        assert_eq!(find("docker.io", "library/debian"), Some(Credential::Identity("long-lived".into())));
+        assert_eq!(find("index.docker.io", "x"), Some(Credential::Identity("long-lived".into())));
+        assert_eq!(find("empty.example", "x"), None);
+        assert_eq!(find("registry.example.org", "team/tool"), None);
+    }
+
+    #[test]
+    fn files_are_found_where_the_tools_put_them() {
+        let home = tempfile::tempdir().unwrap();
+        let write = |path: &str, auth: &str| {
+            let path = home.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let auth = base64::prelude::BASE64_STANDARD.encode(auth);
+            std::fs::write(path, format!(r#"{{"auths": {{"r.example": {{"auth": "{auth}"}}}}}}"#)).unwrap();
+        };
+        let variable = |name: &str| (name == "HOME").then(|| home.path().display().to_string());
+        let find = || Credentials::load(None, variable).unwrap().find("r.example", "x").unwrap();
+        assert_eq!(find(), None);
+        write(".docker/config.json", "docker:1");
+        assert_eq!(find(), basic("docker", "1"));
+        write(".config/containers/auth.json", "podman:2:3");
+        assert_eq!(find(), basic("podman", "2:3"));
+    }
+
+    #[test]
+    fn damaged_files_are_refused_without_quoting_them() {
+        for (text, expected) in [
+            (r#"{"auths": {"r.example": {"auth": "hunter2"#, "line 1"),
+            (r#"{"auths": {"r.example": {"auth": "hunter2!"}}}"#, "not base64"),
+            (r#"{"auths": {"r.example": {"auth": "aHVudGVyMg=="}}}"#, "USER:PASSWORD"),
+        ] {
+            let error = load(text).and_then(|c| c.find("r.example", "x")).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        let error = Credentials::load(Some(Path::new("/nowhere/auth.json")), |_| None).unwrap_err();
+        assert!(error.to_string().starts_with("/nowhere/auth.json: "), "{error}");
+    }
+
+    #[test]
+    fn a_helper_that_is_missing_is_named() {
+        let error = load(r#"{"credHelpers": {"r.example": "no-such-helper"}}"#)
+            .and_then(|c| c.find("r.example", "x"))
+            .unwrap_err();
+        assert!(error.to_string().contains("docker-credential-no-such-helper"), "{error}");
+    }
+
+    #[test]
+    fn debug_output_is_not_secret() {
+        let text = format!("{:?} {:?}", basic("user", "hunter2"), load(r#"{"auths":{"r":{"auth":"aHVu"}}}"#));
+        assert!(!text.contains("hunter2") && !text.contains("aHVu"), "{text}");
+    }
+}

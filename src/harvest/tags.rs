@@ -1,0 +1,79 @@
+//! The tags of a repository, page by page.
+
+use super::registry::header;
+use super::{Error, Reference, Registry};
+use reqwest::header::LINK;
+use serde::Deserialize;
+use std::collections::HashSet;
+
+#[derive(Deserialize)]
+struct Page {
+    #[serde(default)]
+    tags: Option<Vec<String>>,
+}
+
+impl Registry {
+    /// All tags of the repository of `image`, in the registry's order (OCI distribution
+    /// specification, "Listing Tags"). Follows `Link: <...>; rel="next"`; a page without a new tag
+    /// ends the list, because some registries serve the same page for ever.
+    ///
+    /// # Errors
+    /// All but [`Error::Reference`] and [`Error::Settings`].
+    pub fn tags(&self, image: &Reference) -> Result<Vec<String>, Error> {
+        let repository = image.repository();
+        let what = format!("tags of {}/{repository}", image.registry());
+        let protocol = |reason: &str| Error::Protocol { what: what.clone(), reason: reason.to_owned() };
+        self.block_on(async {
+            let mut tags = Vec::new();
+            let mut seen = HashSet::new();
+            let mut path = format!("{repository}/tags/list?n=1000");
+            loop {
+                let (answer, _connection) = self.get(image, &path, &what, &[]).await?;
+                let next = header(answer.headers(), LINK.as_str()).and_then(next_page).map(str::to_owned);
+                let body = self.body(answer, &what, 64 << 20).await?;
+                let page: Page =
+                    serde_json::from_slice(&body).map_err(|_| protocol("the answer is no list of tags"))?;
+                let before = tags.len();
+                tags.extend(page.tags.unwrap_or_default().into_iter().filter(|t| seen.insert(t.clone())));
+                let Some(next) = next.filter(|_| tags.len() > before) else { return Ok(tags) };
+                path = within(&next, repository)
+                    .ok_or_else(|| protocol("the next page is not of the same repository"))?;
+            }
+        })
+    }
+}
+
+/// The target of a `Link` header with `rel="next"` (RFC 8288).
+fn next_page(link: &str) -> Option<&str> {
+    let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+    parameters
+        .split(';')
+        .any(|p| matches!(p.trim().replace('"', "").to_ascii_lowercase().as_str(), "rel=next"))
+        .then_some(target)
+}
+
+/// A link as a path below `/v2/`. Only the path and the query are taken from it, so that it cannot
+/// lead to another host.
+fn within(link: &str, repository: &str) -> Option<String> {
+    let (_, path) = link.split_once("/v2/")?;
+    path.starts_with(&format!("{repository}/tags/list")).then(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_followed_within_the_repository() {
+        let link = r#"</v2/lab/tool/tags/list?last=b&n=2>; rel="next""#;
+        let next = next_page(link).unwrap();
+        assert_eq!(within(next, "lab/tool").as_deref(), Some("lab/tool/tags/list?last=b&n=2"));
+        assert_eq!(
+            within("https://elsewhere.example/v2/lab/tool/tags/list?n=1", "lab/tool").as_deref(),
+            Some("lab/tool/tags/list?n=1")
+        );
+        assert_eq!(within("/v2/other/tags/list", "lab/tool"), None);
+        assert_eq!(next_page("</v2/x>; rel=prev"), None);
+        assert_eq!(next_page("rel=next"), None);
+    }
+}
