@@ -64,7 +64,7 @@ setup: missing, and this user can install nothing (not root, no sudo without a p
 On a cluster, load what the site offers, then run the same command again:
     modules    module load openmpi hdf5 llvm  (names vary: module avail, module spider)
     Spack      spack load openmpi hdf5 llvm+clang (or: spack install openmpi hdf5~mpi llvm+clang)
-    elsewhere  HDF5_DIR=PREFIX (serial HDF5 1.10 or newer), LIBCLANG_PATH=DIRECTORY, mpicc on PATH
+    elsewhere  HDF5_DIR=PREFIX (serial HDF5 1.10.7 or newer), LIBCLANG_PATH=DIRECTORY, mpicc on PATH
 TEXT
     if [ "$needed" = 0 ]; then
         echo "setup: what is missing is for some tests only; they will be skipped" >&2

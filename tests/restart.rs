@@ -48,7 +48,10 @@ impl Fixture {
             let found = std::fs::read(output.join(name)).expect("a result");
             assert!(found == *bytes, "{name} differs from the undisturbed run\n{out}");
         }
-        assert_eq!(results_in(output).len(), self.expected.len());
+        assert_eq!(
+            results_in(output).into_keys().collect::<Vec<_>>(),
+            self.expected.keys().cloned().collect::<Vec<_>>()
+        );
         assert!(!output.join("journal").exists());
         tiles(&out)
     }
@@ -210,4 +213,46 @@ fn journals_of_other_runs_are_refused() {
     std::fs::write(&journal, bytes).expect("a file");
     let [all, found, computed] = fixture.finish(1, &output);
     assert!(found + computed == all && computed >= 1);
+}
+
+#[test]
+fn two_runs_do_not_write_into_one_directory() {
+    let fixture = Fixture::new();
+    let output = fixture.dir.path().join("claimed");
+    // Longer than the second run waits for the first to go away.
+    let mut child = start(fixture.command(2, &output).env(DELAY.0, "2000"));
+    wait_for("a finished tile", || journal_bytes(&output) > 500);
+    let (code, out, err) = run(&mut fixture.command(1, &output));
+    assert_eq!(code, 4, "{out}{err}");
+    assert!(err.lines().count() == 1 && err.contains("another run is writing here"), "{err}");
+    // The claim dies with its process.
+    processes_below(child.id()).iter().for_each(|pid| signal(*pid, libc::SIGKILL));
+    assert!(!child.wait().expect("a child").success());
+    let [all, found, computed] = fixture.finish(3, &output);
+    assert!(found > 0 && found + computed == all);
+}
+
+#[test]
+fn overwriting_replaces_other_runs_and_keeps_this_one() {
+    let fixture = Fixture::new();
+    let output = fixture.dir.path().join("overwritten");
+    let child = start(fixture.command(1, &output).arg("--overwrite"));
+    wait_for("a finished tile", || journal_bytes(&output) > 500);
+    processes_below(child.id()).iter().for_each(|pid| signal(*pid, libc::SIGTERM));
+    let out = child.wait_with_output().expect("a child").stdout;
+    let [all, _, computed] = tiles(&String::from_utf8_lossy(&out));
+    // What a batch script does that was requeued: the same command again.
+    let out = succeed(fixture.command(1, &output).env(DELAY.0, "0").arg("--overwrite"));
+    assert_eq!(tiles(&out), [all, computed, all - computed]);
+    assert!(results_in(&output) == fixture.expected);
+    let other = |overwrite: &[&str]| {
+        let mut command = stratigraph(1);
+        run(command.arg("jaccard").arg(&fixture.corpus).arg("-o").arg(&output).args(overwrite))
+    };
+    let (code, out, err) = other(&[]);
+    assert!(code == 4 && err.lines().count() == 1 && err.contains("--overwrite"), "{code} {out}{err}");
+    assert!(results_in(&output) == fixture.expected, "nothing is lost");
+    let (code, out, err) = other(&["--overwrite"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(results_in(&output).into_keys().collect::<Vec<_>>(), ["jaccard.h5", "jaccard.json"]);
 }

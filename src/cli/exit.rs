@@ -78,6 +78,7 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
             pairs::Error::DoesNotFit { .. } => Some(Code::DoesNotFit),
             pairs::Error::Journal { .. } => Some(Code::Write),
             pairs::Error::Refused(_) => Some(Code::Refused),
+            pairs::Error::Stopped => Some(Code::Requeue),
             pairs::Error::File(_) => None,
         };
     }

@@ -1,17 +1,20 @@
 //! `stratigraph jaccard`.
 
 use super::choice::Choice;
-use super::{Code, Context, limits, show, stop};
+use super::claim::Claim;
+use super::results::{Identity, Results, remove_directory};
+use super::{Code, Context, limits, show};
 use crate::corpus::{Corpus, PublishedTable, Table, is_published_table};
 use crate::pairs::jaccard::files::{Origin, write_matrix, write_results};
-use crate::pairs::jaccard::results::{Counts, Results, as_published};
+use crate::pairs::jaccard::results::{self, Counts, as_published};
 use crate::pairs::jaccard::summary::{Published, Summary};
 use crate::pairs::jaccard::{ImageSets, Limits, Needs, Options, Prepared};
+use crate::pairs::{Error, Job, Outcome};
 use crate::report;
 use crate::strings::StringTable;
 use anyhow::Context as _;
 use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Compare all pairs of images by the layers they share (exact Jaccard)
@@ -77,6 +80,13 @@ pub struct Args {
     pub tile_delay_ms: u64,
 }
 
+/// What a run leaves in its directory.
+pub const FILES: Results = Results {
+    summary: "jaccard.json",
+    others: &["jaccard.h5", "matrix.h5", "run-jaccard.json"],
+    journal: "journal",
+};
+
 /// Larger runs have no column "as published": it needs the dense square in memory.
 const PUBLISHED_LIMIT: usize = 4096;
 
@@ -102,8 +112,12 @@ pub enum Ended {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
+    let _claim = (!args.plan).then(|| Claim::take(context, &args.output)).transpose()?;
     match compare(args, context)? {
-        Ended::Stopped => return Ok(Code::Requeue),
+        Ended::Stopped => {
+            show::line(context, Error::Stopped);
+            return Ok(Code::Requeue);
+        }
         Ended::WasDone | Ended::Planned => (),
         Ended::Done(summary) => {
             if let Some(summary) = summary {
@@ -117,7 +131,6 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
 
 /// Compares all pairs and writes the results. Collective; how it ended is the same on all ranks.
 pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
-    let stop = stop::flag()?;
     let mut steps = show::Steps::begin();
     let options = Options::new(args.top_k, args.min, args.tile_rows.map(u32::from))?;
     let edges = histogram_edges(args)?;
@@ -140,21 +153,26 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
     if args.plan {
         return Ok(Ended::Planned);
     }
-    if is_done(args, context, &origin.fingerprint)? {
+    let run = Identity { results: &origin.fingerprint, journal: &fingerprint };
+    let wanted = &FILES.others[..1 + usize::from(args.matrix)];
+    if FILES.settle(context, &args.output, wanted, &run, args.overwrite)? {
         show::line(context, format!("{}: done before, nothing to do", args.output.display()));
         return Ok(Ended::WasDone);
     }
-    let journal = args.output.join("journal");
-    let progress = show::Progress::begin(context, "jaccard", u64::from(prepared.plan.tiles()), "tiles");
-    let outcome = prepared.compute(
-        &context.world,
-        &journal,
-        &fingerprint,
-        &stop,
-        &|done, _| progress.set(done),
-        || wait(args.tile_delay_ms, &stop),
-    )?;
-    drop(progress);
+    let directory = args.output.join(FILES.journal);
+    let tiles = u64::from(prepared.plan.tiles());
+    let job = Job {
+        plan: &prepared.plan,
+        fingerprint: &fingerprint,
+        directory: &directory,
+        stop: context.stop.flag(),
+        progress: &|_| (),
+        pause: Duration::from_millis(args.tile_delay_ms),
+    };
+    let outcome = {
+        let progress = show::Progress::begin(context, "jaccard", tiles, "tiles");
+        prepared.compute(&context.world, &Job { progress: &|done| progress.set(done), ..job })?
+    };
     steps.mark("tiles");
     show::line(
         context,
@@ -164,12 +182,11 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
         ),
     );
     if !outcome.is_complete() {
-        show::line(context, "stopped by a signal; start the same command again to go on");
         return Ok(Ended::Stopped);
     }
-    let mut summary = None;
-    if context.world.is_root() {
-        let results = prepared.merge(&journal, &fingerprint)?;
+    let conclude = || -> anyhow::Result<Box<Summary>> {
+        let progress = show::Progress::begin(context, "merge", tiles, "tiles");
+        let results = prepared.merge(&context.world, &Job { progress: &|done| progress.set(done), ..job })?;
         let compute = begun.elapsed();
         let counts = Counts::of(&results, &edges)?;
         steps.mark("merge");
@@ -177,27 +194,36 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
             .then(|| as_published(&prepared.index, &prepared.collapsed))
             .flatten()
             .map(|(mean, std)| Published { mean, std });
-        let made = Summary::of(&prepared, &results, counts, published, settings, &origin);
-        publish(args, &prepared, &results, &made, &origin, &source.names)?;
+        let summary = Summary::of(&prepared, &results, counts, published, settings, &origin);
+        publish(args, context, &prepared, &results, &summary, &origin, &source.names)?;
         steps.mark("write");
-        std::fs::remove_dir_all(&journal).with_context(|| journal.display().to_string())?;
+        remove_directory(&directory)?;
         write_run_record(args, context, &outcome, compute)?;
         show::line(
             context,
             format!("compute: {:.1} ms (sets indexed, compared, merged)", compute.as_secs_f64() * 1e3),
         );
         show::line(context, steps.summary());
-        summary = Some(Box::new(made));
-    }
-    context.world.barrier();
-    Ok(Ended::Done(summary))
+        Ok(Box::new(summary))
+    };
+    on_root(context, conclude)
 }
 
-fn wait(milliseconds: u64, stop: &std::sync::atomic::AtomicBool) {
-    let until = Instant::now() + Duration::from_millis(milliseconds);
-    while Instant::now() < until && !stop.load(std::sync::atomic::Ordering::Relaxed) {
-        std::thread::sleep(Duration::from_millis(milliseconds.min(20)));
+/// Rank 0 merges and writes; the others wait and learn whether a signal stopped it.
+fn on_root(
+    context: &Context,
+    conclude: impl FnOnce() -> anyhow::Result<Box<Summary>>,
+) -> anyhow::Result<Ended> {
+    let mut stopped = [0];
+    let mut summary = None;
+    if context.world.is_root() {
+        match conclude() {
+            Err(e) if matches!(e.downcast_ref(), Some(Error::Stopped)) => stopped[0] = 1,
+            made => summary = Some(made?),
+        }
     }
+    context.world.max_u64(&mut stopped);
+    Ok(if stopped[0] > 0 { Ended::Stopped } else { Ended::Done(summary) })
 }
 
 fn histogram_edges(args: &Args) -> anyhow::Result<Vec<f64>> {
@@ -288,67 +314,11 @@ fn tell_and_check_needs(args: &Args, context: &Context, prepared: &Prepared) -> 
     Ok(needs.check(limits)?)
 }
 
-/// True if the directory holds the finished results of this very run. Collective.
-fn is_done(args: &Args, context: &Context, fingerprint: &str) -> anyhow::Result<bool> {
-    let mut done = Vec::new();
-    if context.world.is_root() {
-        let summary = args.output.join("jaccard.json");
-        match std::fs::read_to_string(&summary) {
-            _ if args.overwrite => remove_results(&args.output)?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => (),
-            Err(e) => return Err(e).with_context(|| summary.display().to_string()),
-            Ok(text) => {
-                let found = serde_json::from_str::<serde_json::Value>(&text).ok();
-                let found = found.as_ref().and_then(|v| v.get("fingerprint")?.as_str());
-                if found != Some(fingerprint) {
-                    return Err(crate::pairs::Error::Refused(format!(
-                        "{}: holds results of another corpus or of other options; choose another -o, or \
-                         give --overwrite",
-                        args.output.display()
-                    ))
-                    .into());
-                }
-                let files = ["jaccard.h5", "matrix.h5"];
-                let wanted = files.iter().take(1 + usize::from(args.matrix));
-                if wanted.clone().any(|name| !args.output.join(name).exists()) {
-                    remove_results(&args.output)?;
-                } else {
-                    done.push(1);
-                }
-                let journal = args.output.join("journal");
-                if journal.exists() {
-                    std::fs::remove_dir_all(&journal).with_context(|| journal.display().to_string())?;
-                }
-            }
-        }
-    }
-    context.world.broadcast(&mut done);
-    Ok(!done.is_empty())
-}
-
-/// Removes what an earlier run left in the directory.
-pub fn remove_results(directory: &Path) -> anyhow::Result<()> {
-    // The summary goes first: without it, what else remains counts as unfinished.
-    for name in ["jaccard.json", "jaccard.h5", "matrix.h5", "run-jaccard.json"] {
-        match std::fs::remove_file(directory.join(name)) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(e).with_context(|| directory.join(name).display().to_string());
-            }
-            _ => (),
-        }
-    }
-    match std::fs::remove_dir_all(directory.join("journal")) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).with_context(|| directory.join("journal").display().to_string())
-        }
-        _ => Ok(()),
-    }
-}
-
 fn publish(
     args: &Args,
+    context: &Context,
     prepared: &Prepared,
-    results: &Results,
+    results: &results::Results,
     summary: &Summary,
     origin: &Origin,
     names: &StringTable,
@@ -356,7 +326,8 @@ fn publish(
     let Prepared { collapsed, index, want, .. } = prepared;
     write_results(&args.output.join("jaccard.h5"), names, collapsed, index, results, want.top_k, origin)?;
     if args.matrix {
-        write_matrix(&args.output.join("matrix.h5"), names, collapsed, index, origin)?;
+        let path = args.output.join("matrix.h5");
+        write_matrix(&path, names, collapsed, index, origin, context.stop.flag())?;
     }
     // Last: a directory with this file is complete.
     report::write_json(&args.output.join("jaccard.json"), summary)
@@ -366,7 +337,7 @@ fn publish(
 fn write_run_record(
     args: &Args,
     context: &Context,
-    outcome: &crate::pairs::Outcome,
+    outcome: &Outcome,
     compute: Duration,
 ) -> anyhow::Result<()> {
     let record = serde_json::json!({

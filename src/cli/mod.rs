@@ -2,6 +2,7 @@
 //! Only here is text printed or argv read.
 
 mod choice;
+mod claim;
 mod exit;
 mod export;
 mod import;
@@ -11,6 +12,7 @@ mod limits;
 mod manual;
 mod ranks;
 mod reduce;
+mod results;
 mod run;
 mod show;
 mod stats;
@@ -79,6 +81,11 @@ enum Command {
 }
 
 impl Command {
+    /// True if SIGTERM and SIGUSR1 end the command cleanly; for all others they are the end.
+    fn stops_cleanly(&self) -> bool {
+        matches!(self, Self::Jaccard(_) | Self::Run(_))
+    }
+
     /// True if rank 0 alone does the work.
     fn is_serial(&self) -> bool {
         !matches!(self, Self::Import(_) | Self::Jaccard(_) | Self::Run(_) | Self::Ranks(_))
@@ -91,6 +98,8 @@ pub struct Context {
     pub world: World,
     /// Options of every command.
     pub common: Common,
+    /// Whether a signal asked to end.
+    pub stop: stop::Stop,
 }
 
 /// Runs the program: reads argv, starts the ranks, runs one command, prints an error if there is
@@ -103,6 +112,11 @@ pub fn main() -> ExitCode {
         Command::Man(args) => return finish(None, manual::man(&args)),
         _ => (),
     }
+    // Before MPI starts, which takes a while: a signal may come at any moment.
+    let stop = match command.stops_cleanly().then(stop::Stop::catch).transpose() {
+        Ok(stop) => stop.unwrap_or_else(stop::Stop::ignored),
+        Err(e) => return finish(None, Err(e.into())),
+    };
     let stall = std::time::Duration::from_secs(common.stall_seconds);
     let world = match World::start(stall, command.is_serial()) {
         Ok(world) => world,
@@ -113,7 +127,7 @@ pub fn main() -> ExitCode {
     if let Err(e) = start_threads(&common, &world) {
         return finish(Some(&world), Err(e));
     }
-    let context = Context { world, common };
+    let context = Context { world, common, stop };
     let outcome = match &command {
         Command::Import(args) => import::run(args, &context),
         Command::Stats(args) => stats::run(args, &context),

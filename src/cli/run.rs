@@ -2,6 +2,7 @@
 
 mod campaign;
 
+use super::claim::Claim;
 use super::jaccard::{self, Ended};
 use super::{Code, Context, choice, import, reduce, show, stats};
 use crate::pairs::Error;
@@ -56,6 +57,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
 
     let is_corpus = source.extension().is_some_and(|e| e == "h5") || corpus::is_published_table(&source);
     let corpus_file = if is_corpus { source.clone() } else { out.join("corpus.h5") };
+    let _claim = Claim::take(context, &out)?;
     let fresh = begin(args, context, &campaign, &source, &out)?;
     let mut code = Code::Done;
     if !is_corpus {
@@ -67,6 +69,9 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
         }
         steps.mark("import");
     }
+    if context.stop.anywhere(&context.world) {
+        return stopped(context);
+    }
     if campaign.stats.is_some() {
         heading(context, "statistics");
         let json = out.join("stats.json");
@@ -76,6 +81,9 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
             stats::count(&stats::Args { corpus: corpus_file.clone(), json: Some(json) }, context)?;
         }
         steps.mark("stats");
+    }
+    if context.stop.anywhere(&context.world) {
+        return stopped(context);
     }
     if let Some(options) = &campaign.jaccard {
         heading(context, "similarity of all pairs");
@@ -95,7 +103,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
             tile_delay_ms: args.tile_delay_ms,
         };
         if let Ended::Stopped = jaccard::compare(&arguments, context)? {
-            return Ok(Code::Requeue);
+            return stopped(context);
         }
         steps.mark("jaccard");
     }
@@ -104,6 +112,11 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     steps.mark("reduce");
     show::line(context, steps.summary());
     Ok(code)
+}
+
+fn stopped(context: &Context) -> anyhow::Result<Code> {
+    show::line(context, Error::Stopped);
+    Ok(Code::Requeue)
 }
 
 fn heading(context: &Context, name: &str) {
@@ -175,7 +188,7 @@ fn begin(
                 _ => (),
             }
         }
-        jaccard::remove_results(out)?;
+        jaccard::FILES.remove(out)?;
         report::write_json(&path, &record)?;
         Ok(true)
     })

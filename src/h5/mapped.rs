@@ -92,6 +92,17 @@ impl<T: Element> MappedMatrix<T> {
         self.columns
     }
 
+    /// Writes the pages of these rows back.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn flush(&self, rows: std::ops::Range<usize>) -> Result<()> {
+        let row = self.columns * size_of::<T>();
+        let Some(map) = &self.map else { return Ok(()) };
+        map.flush_range(rows.start * row, rows.len() * row)
+            .map_err(|e| Error::write(self.writer.temporary(), e))
+    }
+
     /// Writes the pages back, syncs and renames.
     ///
     /// # Errors

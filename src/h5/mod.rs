@@ -10,6 +10,7 @@
 //! A file is written under a temporary name, synced and renamed ([`Writer::finish`]); a crash
 //! leaves the old file or none.
 
+mod access;
 mod inspect;
 mod mapped;
 mod read;

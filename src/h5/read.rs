@@ -1,6 +1,6 @@
 //! Reading a file back, with its kind and version checked first.
 
-use super::{Element, Error, FORMAT_ATTRIBUTE, MappedArray, Result};
+use super::{Element, Error, FORMAT_ATTRIBUTE, MappedArray, Result, access};
 use crate::strings::StringTable;
 use hdf5::types::VarLenUnicode;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,8 @@ impl Reader {
             return Err(refuse("the file is empty".into()));
         }
         // The library's own message is a stack of C frames; the first line is enough.
-        let file = hdf5::File::open(path)
+        let file = access::options()
+            .open(path)
             .map_err(|e| refuse(e.to_string().lines().next().unwrap_or_default().to_owned()))?;
         Ok(Self { file, path: path.to_owned() })
     }

@@ -1,6 +1,6 @@
 //! Writing a file: datasets, string tables, attributes; then sync and rename.
 
-use super::{Element, Error, FORMAT_ATTRIBUTE, Result};
+use super::{Element, Error, FORMAT_ATTRIBUTE, Result, access};
 use crate::strings::StringTable;
 use hdf5::types::VarLenUnicode;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ impl Writer {
     pub fn create(path: &Path, kind: &str, format_version: u64) -> Result<Self> {
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-        let file = hdf5::File::with_options()
+        let file = access::options()
             .with_fapl(|p| p.alignment(4096, 4096))
             .with_fcpl(|p| p.obj_track_times(false))
             .create(&temporary)

@@ -1,12 +1,15 @@
-//! Runs a plan on the ranks: hands out tiles, journals each result, stops when asked to.
+//! Runs a plan on the ranks: hands out tiles, journals each result, stops when asked to; hands the
+//! results back in tile order.
 
 use super::journal::{Fingerprint, Finished, Journal};
 use super::{Error, Plan, Tile};
 use crate::world::World;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// What a run of the engine needs besides the kernel.
+#[derive(Clone, Copy)]
 pub struct Job<'a> {
     /// The tiles.
     pub plan: &'a Plan,
@@ -16,8 +19,11 @@ pub struct Job<'a> {
     pub directory: &'a Path,
     /// Set when the run should end soon (SIGTERM, SIGUSR1).
     pub stop: &'a AtomicBool,
-    /// Called on every rank with the tiles handed out so far and the number of all tiles.
-    pub progress: &'a (dyn Fn(u64, u64) + Sync),
+    /// Called with the tiles that are dealt with so far: on every rank while they are computed, and
+    /// on rank 0 while they are merged.
+    pub progress: &'a (dyn Fn(u64) + Sync),
+    /// Waited before a tile is recorded, so that tests can meet a run in the middle.
+    pub pause: Duration,
 }
 
 /// How a run of the engine ended. The same on every rank.
@@ -58,7 +64,7 @@ pub fn compute(
     let found = tiles as usize - missing.len();
     let mut computed = 0u64;
     loop {
-        if job.stop.load(Ordering::Relaxed) {
+        if job.is_stopped() {
             counter.close();
             break;
         }
@@ -66,15 +72,54 @@ pub fn compute(
         let Some(&id) = usize::try_from(next).ok().and_then(|i| missing.get(i)) else { break };
         tracing::debug!(rank = world.rank(), tile = id, "begins");
         let payload = kernel(&job.plan.tile(id));
+        job.pause();
         journal.record(id, &payload)?;
         computed += 1;
         world.progress();
-        (job.progress)(found as u64 + next + 1, u64::from(tiles));
+        (job.progress)(found as u64 + next + 1);
     }
     journal.close()?;
     let mut total = [computed];
     world.sum_u64(&mut total);
     Ok(Outcome { tiles, found: found as u32, computed: total[0] as u32 })
+}
+
+/// Hands the payload of every tile to `visit`, in tile order. For rank 0, after a [`compute`] that
+/// is complete. `visit` returns `None` for bytes that are no result of its kernel.
+///
+/// # Errors
+/// [`Error::Journal`] if a tile is missing, unreadable or no result; [`Error::Stopped`] after a
+/// signal: the journals are as they were.
+pub fn merge(
+    world: &World,
+    job: &Job<'_>,
+    mut visit: impl FnMut(&Tile, &[u8]) -> Option<()>,
+) -> Result<(), Error> {
+    let finished = Finished::scan(job.directory, job.plan.tiles(), job.fingerprint)?;
+    finished.replay(|id, payload| {
+        if job.is_stopped() {
+            return Err(Error::Stopped);
+        }
+        world.progress();
+        (job.progress)(u64::from(id) + 1);
+        visit(&job.plan.tile(id), payload).ok_or_else(|| Error::Journal {
+            path: job.directory.to_owned(),
+            reason: format!("tile {id} holds something else than a result; remove the journal"),
+        })
+    })
+}
+
+impl Job<'_> {
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn pause(&self) {
+        let until = Instant::now() + self.pause;
+        while Instant::now() < until && !self.is_stopped() {
+            std::thread::sleep(self.pause.min(Duration::from_millis(20)));
+        }
+    }
 }
 
 /// Rank 0 reads the journals and tells the others, so that all agree even if a network file

@@ -15,7 +15,7 @@ const MAGIC: &[u8; 8] = b"STRATJ01";
 const HEADER: u64 = 8 + 32;
 const RECORD: u64 = 4 + 4 + 8;
 
-/// Identity of a run: sha256 over the corpus, the options and the tile plan.
+/// Identity of a run: sha256 over the program version, the corpus, the options and the tile plan.
 pub type Fingerprint = [u8; 32];
 
 fn failed(path: &Path, error: impl ToString) -> Error {
@@ -81,6 +81,43 @@ impl Journal {
     }
 }
 
+/// True if the directory holds a journal with another fingerprint, or something that is no journal.
+/// False if it is missing or empty.
+///
+/// # Errors
+/// [`Error::Journal`] if it cannot be read.
+pub fn is_of_another_run(directory: &Path, fingerprint: &Fingerprint) -> Result<bool, Error> {
+    if !directory.exists() {
+        return Ok(false);
+    }
+    for path in files_in(directory)? {
+        let mut header = Vec::new();
+        let file = File::open(&path).map_err(|e| failed(&path, e))?;
+        file.take(HEADER).read_to_end(&mut header).map_err(|e| failed(&path, e))?;
+        if header.len() as u64 == HEADER && !is_header(&header, fingerprint) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn is_header(header: &[u8], fingerprint: &Fingerprint) -> bool {
+    header.starts_with(MAGIC) && header.ends_with(fingerprint)
+}
+
+/// The journal files of a directory, sorted.
+fn files_in(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(|e| failed(directory, e))? {
+        let path = entry.map_err(|e| failed(directory, e))?.path();
+        if path.extension().is_some_and(|e| e == "tiles") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 /// Where the payload of a finished tile lies.
 #[derive(Debug, Clone, Copy)]
 struct Place {
@@ -102,14 +139,7 @@ impl Finished {
     /// # Errors
     /// [`Error::Refused`] if one belongs to another run, [`Error::Journal`] if one cannot be read.
     pub fn scan(directory: &Path, tiles: u32, fingerprint: &Fingerprint) -> Result<Self, Error> {
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(directory).map_err(|e| failed(directory, e))? {
-            let path = entry.map_err(|e| failed(directory, e))?.path();
-            if path.extension().is_some_and(|e| e == "tiles") {
-                files.push(path);
-            }
-        }
-        files.sort();
+        let files = files_in(directory)?;
         let next_attempt = files.iter().filter_map(|p| attempt_of(p)).max().map_or(0, |a| a + 1);
         let mut finished = Self { files, places: vec![None; tiles as usize], next_attempt };
         for file in 0..finished.files.len() {
@@ -128,7 +158,7 @@ impl Finished {
             return Ok(()); // killed before the header was whole: no tile was recorded
         }
         reader.read_exact(&mut header).map_err(|e| failed(path, e))?;
-        if header[..8] != *MAGIC || header[8..] != *fingerprint {
+        if !is_header(&header, fingerprint) {
             return Err(Error::Refused(format!(
                 "{}: belongs to another run (another corpus, other options or another tile size); \
                  give the same ones, another output directory, or --overwrite",

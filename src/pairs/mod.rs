@@ -2,7 +2,7 @@
 //!
 //! A measure (so far [`jaccard`]) brings a kernel that turns a [`Tile`] into bytes; the engine
 //! ([`compute`]) decides which rank does which tile, keeps every finished tile in a [`journal`],
-//! and hands the payloads back in tile order. The plan depends on the items and the tile size
+//! and [`merge`] hands the payloads back in tile order. The plan depends on the items and the tile size
 //! alone and the merge on integers and a fixed order: the same bits for any number of ranks, any
 //! tile size and any number of restarts.
 
@@ -12,7 +12,7 @@ pub mod jaccard;
 pub mod journal;
 mod plan;
 
-pub use engine::{Job, Outcome, compute};
+pub use engine::{Job, Outcome, compute, merge};
 pub use histogram::Histogram;
 pub use plan::{Plan, Shape, Tile};
 
@@ -42,6 +42,9 @@ pub enum Error {
     /// An input or option does not fit the run.
     #[error("{0}")]
     Refused(String),
+    /// A signal asked the run to end; finished tiles are kept.
+    #[error("stopped by a signal; start the same command again to go on")]
+    Stopped,
     /// Reading or writing an HDF5 file failed.
     #[error(transparent)]
     File(#[from] crate::h5::Error),

@@ -5,14 +5,18 @@ use super::kernel::score_row;
 use super::results::Results;
 use super::sets::Collapsed;
 use crate::h5::{self, MappedMatrix, Writer};
+use crate::pairs::Error;
 use crate::strings::{NONE, StringTable};
 use rayon::prelude::*;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Kind of the results file.
 pub const KIND: &str = "jaccard";
 /// Kind of the dense matrix file.
 pub const MATRIX_KIND: &str = "jaccard-matrix";
+/// The matrix is written in blocks of about this many bytes, with a look at the signals between.
+const MATRIX_BLOCK: usize = 64 << 20;
 /// Layout version of both.
 pub const FORMAT_VERSION: u64 = 1;
 
@@ -101,28 +105,38 @@ fn describe(file: &Writer, origin: &Origin) -> h5::Result<()> {
 /// The cost is the N^2 x 8 bytes that are written; the scores themselves come from the index.
 ///
 /// # Errors
-/// [`h5::Error::Write`], at once if the disk has no room.
+/// [`h5::Error::Write`], at once if the disk has no room; [`Error::Stopped`] after a signal.
 pub fn write_matrix(
     path: &Path,
     names: &StringTable,
     collapsed: &Collapsed,
     index: &Index,
     origin: &Origin,
-) -> h5::Result<()> {
+    stop: &AtomicBool,
+) -> Result<(), Error> {
     let n = collapsed.group.len();
     let file = Writer::create(path, MATRIX_KIND, FORMAT_VERSION)?;
     describe(&file, origin)?;
     file.strings("images/name", names)?;
     let mut matrix = MappedMatrix::<f64>::create(file, "score", n, n)?;
-    matrix.as_mut_slice().par_chunks_mut(n.max(1)).enumerate().for_each_init(
-        || (vec![0u32; index.len()], vec![0.0; index.len()]),
-        |(counts, scores), (i, row)| {
-            score_row(index, collapsed.group[i], counts, scores);
-            for (score, group) in row.iter_mut().zip(&collapsed.group) {
-                *score = scores[*group as usize];
-            }
-            row[i] = 1.0;
-        },
-    );
-    matrix.finish()
+    let block = (MATRIX_BLOCK / 8 / n.max(1)).max(1);
+    for first in (0..n).step_by(block) {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
+        let rows = first..(first + block).min(n);
+        let scores = &mut matrix.as_mut_slice()[rows.start * n..rows.end * n];
+        scores.par_chunks_mut(n).zip(rows.clone()).for_each_init(
+            || (vec![0u32; index.len()], vec![0.0; index.len()]),
+            |(counts, scores), (row, i)| {
+                score_row(index, collapsed.group[i], counts, scores);
+                for (score, group) in row.iter_mut().zip(&collapsed.group) {
+                    *score = scores[*group as usize];
+                }
+                row[i] = 1.0;
+            },
+        );
+        matrix.flush(rows)?;
+    }
+    Ok(matrix.finish()?)
 }

@@ -27,15 +27,13 @@ pub use needs::{Held, Limits, Needs};
 pub use sets::{Collapsed, ImageSets};
 pub use summary::Summary;
 
-use super::journal::{Fingerprint, Finished};
+use super::journal::Fingerprint;
 use super::{Error, Job, Outcome, Plan};
 use crate::world::World;
 use index::{CommonRule, Index};
 use kernel::{Kernel, Want};
 use results::{Merge, Results};
 use sha2::{Digest, Sha256};
-use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 /// What a run computes and keeps.
 #[derive(Debug, Clone, PartialEq)]
@@ -109,45 +107,26 @@ impl Prepared {
     ///
     /// # Errors
     /// [`Error::Journal`], [`Error::Refused`].
-    pub fn compute(
-        &self,
-        world: &World,
-        journal: &Path,
-        fingerprint: &Fingerprint,
-        stop: &AtomicBool,
-        progress: &(dyn Fn(u64, u64) + Sync),
-        after_tile: impl Fn(),
-    ) -> Result<Outcome, Error> {
+    pub fn compute(&self, world: &World, job: &Job<'_>) -> Result<Outcome, Error> {
         let kernel = Kernel::new(&self.index, self.want);
-        let job = Job { plan: &self.plan, fingerprint, directory: journal, stop, progress };
-        super::compute(world, &job, |tile| {
-            let payload = wire::encode(&kernel.tile(tile));
-            after_tile();
-            payload
-        })
+        super::compute(world, job, |tile| wire::encode(&kernel.tile(tile)))
     }
 
     /// Merges all tiles from the journals, on rank 0.
     ///
     /// # Errors
-    /// [`Error::Journal`] if a tile is missing or unreadable, [`Error::Refused`] if the sums do not
-    /// close.
-    pub fn merge(&self, journal: &Path, fingerprint: &Fingerprint) -> Result<Results, Error> {
+    /// Those of [`super::merge`]; [`Error::Refused`] if the sums do not close.
+    pub fn merge(&self, world: &World, job: &Job<'_>) -> Result<Results, Error> {
         let mut merge = self.begin_merge();
         let largest = self.index.largest.items as u32;
-        let finished = Finished::scan(journal, self.plan.tiles(), fingerprint)?;
-        finished.replay(|tile, payload| {
-            let partial = wire::decode(payload, largest).ok_or_else(|| Error::Journal {
-                path: journal.to_owned(),
-                reason: format!("tile {tile} holds something else than a result; remove the journal"),
-            })?;
-            merge.add(tile, &partial);
-            Ok(())
+        super::merge(world, job, |tile, payload| {
+            merge.add(tile, &wire::decode(payload, largest)?);
+            Some(())
         })?;
         merge.finish()
     }
 
-    fn begin_merge(&self) -> Merge<'_> {
-        Merge::begin(&self.images, &self.collapsed, &self.index, &self.plan, self.want.top_k)
+    fn begin_merge(&self) -> Merge {
+        Merge::begin(&self.images, &self.collapsed, &self.index, self.want.top_k)
     }
 }

@@ -4,7 +4,7 @@ use super::index::Index;
 use super::kernel::{Edge, Neighbour, Partial, class_totals, merge_best, score};
 use super::sets::{Collapsed, ImageSets};
 use super::tally::{ByteTally, Count, PairTally, Tally};
-use crate::pairs::{Error, Histogram, Plan};
+use crate::pairs::{Error, Histogram, Tile};
 use crate::stats::compensated;
 use serde::{Deserialize, Serialize};
 
@@ -24,22 +24,15 @@ pub struct Results {
 }
 
 /// Collects partial results in any order of tiles.
-pub struct Merge<'a> {
-    plan: &'a Plan,
+pub struct Merge {
     top_k: usize,
     results: Results,
 }
 
-impl<'a> Merge<'a> {
+impl Merge {
     /// Begins with what needs no tile: the pairs inside groups of equal sets, and what the classes
     /// predict for all others.
-    pub fn begin(
-        images: &ImageSets,
-        collapsed: &Collapsed,
-        index: &Index,
-        plan: &'a Plan,
-        top_k: usize,
-    ) -> Self {
+    pub fn begin(images: &ImageSets, collapsed: &Collapsed, index: &Index, top_k: usize) -> Self {
         let mut tally = class_totals(index);
         for (g, set) in collapsed.sets.iter().enumerate() {
             let w = collapsed.multiplicity[g];
@@ -59,13 +52,13 @@ impl<'a> Merge<'a> {
             neighbours,
             edges: Vec::new(),
         };
-        Self { plan, top_k, results }
+        Self { top_k, results }
     }
 
     /// Adds the result of a tile.
-    pub fn add(&mut self, tile: u32, partial: &Partial) {
+    pub fn add(&mut self, tile: &Tile, partial: &Partial) {
         self.results.tally.merge(&partial.tally);
-        for (row, best) in self.plan.tile(tile).rows.zip(&partial.neighbours) {
+        for (row, best) in tile.rows.clone().zip(&partial.neighbours) {
             merge_best(&mut self.results.neighbours[row as usize], best, self.top_k);
         }
         self.results.edges.extend_from_slice(&partial.edges);

@@ -29,8 +29,9 @@ fn run(prepared: &Prepared) -> Results {
     let kernel = Kernel::new(&prepared.index, prepared.want);
     let mut merge = prepared.begin_merge();
     for id in (0..prepared.plan.tiles()).rev() {
-        let payload = wire::encode(&kernel.tile(&prepared.plan.tile(id)));
-        merge.add(id, &wire::decode(&payload, prepared.index.largest.items as u32).unwrap());
+        let tile = prepared.plan.tile(id);
+        let payload = wire::encode(&kernel.tile(&tile));
+        merge.add(&tile, &wire::decode(&payload, prepared.index.largest.items as u32).unwrap());
     }
     merge.finish().unwrap()
 }
