@@ -6,6 +6,7 @@ mod fake_registry;
 use fake_registry::{FakeRegistry, Fault, Guard, digest};
 use proptest::prelude::*;
 use std::io::Read;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use stratigraph::harvest::{Blob, Credentials, Error, Limits, Patience, Registry, Settings};
@@ -22,16 +23,15 @@ fn quick(plain_http: &[&str]) -> Settings {
     }
 }
 
-fn client(settings: Settings) -> Registry {
+fn client(settings: Settings) -> Arc<Registry> {
     client_with(settings, "{}")
 }
 
-fn client_with(settings: Settings, auth_file: &str) -> Registry {
-    static NEVER: AtomicBool = AtomicBool::new(false);
+fn client_with(settings: Settings, auth_file: &str) -> Arc<Registry> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), auth_file).unwrap();
     let credentials = Credentials::load(Some(file.path()), |_| None).unwrap();
-    Registry::new(settings, credentials, &NEVER).unwrap()
+    Arc::new(Registry::new(settings, credentials, Arc::default()).unwrap())
 }
 
 fn auth_file(registry: &str, entry: &str) -> String {
@@ -41,7 +41,7 @@ fn auth_file(registry: &str, entry: &str) -> String {
 /// `{"auth": ...}` of user:hunter2.
 const USER: &str = r#"{"auth": "dXNlcjpodW50ZXIy"}"#;
 
-fn contents(mut blob: Blob<'_>) -> Result<Vec<u8>, String> {
+fn contents(mut blob: Blob) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     blob.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
     Ok(bytes)
@@ -52,7 +52,7 @@ fn noise(n: usize) -> Vec<u8> {
 }
 
 /// A registry with one manifest and one blob, and a client for it.
-fn pair() -> (FakeRegistry, Registry, stratigraph::harvest::Reference, String, Vec<u8>) {
+fn pair() -> (FakeRegistry, Arc<Registry>, stratigraph::harvest::Reference, String, Vec<u8>) {
     let fake = FakeRegistry::start();
     let client = client(quick(&[fake.address()]));
     let image = Registry::reference(&format!("{}/lab/tool:1", fake.address())).unwrap();
@@ -270,15 +270,15 @@ fn tags_are_listed_over_all_pages() {
 
 #[test]
 fn a_stop_ends_a_wait() {
-    static STOP: AtomicBool = AtomicBool::new(false);
+    let stop = Arc::new(AtomicBool::new(false));
     let (fake, _, image, blob, _) = pair();
     let settings = Settings { read_timeout: Duration::from_secs(3600), ..quick(&[fake.address()]) };
-    let client = Registry::new(settings, Credentials::default(), &STOP).unwrap();
+    let client = Arc::new(Registry::new(settings, Credentials::default(), Arc::clone(&stop)).unwrap());
     fake.fault("blobs", Fault::Stall(10));
     let mut stream = client.blob(&image, &blob, 200_000);
     let mut ten = [0; 10];
     stream.read_exact(&mut ten).unwrap();
-    STOP.store(true, Ordering::Relaxed);
+    stop.store(true, Ordering::Relaxed);
     let error = contents(stream).unwrap_err();
     assert!(error.ends_with("stopped"), "{error}");
 }

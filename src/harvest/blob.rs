@@ -5,6 +5,7 @@ use super::registry::{header, plain, range};
 use super::{Error, Reference, Registry};
 use reqwest::header::{CONTENT_RANGE, HeaderName};
 use std::io::Read;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -17,8 +18,8 @@ const RESUMPTIONS: u32 = 64;
 ///
 /// Nothing is read ahead of the caller but what the sockets hold. The digest is not checked here;
 /// the length is, against the descriptor.
-pub struct Blob<'a> {
-    registry: &'a Registry,
+pub struct Blob {
+    registry: Arc<Registry>,
     image: Reference,
     path: String,
     what: String,
@@ -36,18 +37,25 @@ pub struct Blob<'a> {
 
 impl Registry {
     /// Opens the blob `digest` of `size` bytes (from its descriptor) as a stream.
-    pub fn blob(&self, image: &Reference, digest: &str, size: u64) -> Blob<'_> {
+    pub fn blob(self: &Arc<Self>, image: &Reference, digest: &str, size: u64) -> Blob {
         self.blob_part(image, digest, 0, size, true)
     }
 
     /// Opens the bytes `first..end` of a blob.
-    pub fn blob_range(&self, image: &Reference, digest: &str, first: u64, end: u64) -> Blob<'_> {
+    pub fn blob_range(self: &Arc<Self>, image: &Reference, digest: &str, first: u64, end: u64) -> Blob {
         self.blob_part(image, digest, first, end, false)
     }
 
-    fn blob_part(&self, image: &Reference, digest: &str, first: u64, end: u64, whole: bool) -> Blob<'_> {
+    fn blob_part(
+        self: &Arc<Self>,
+        image: &Reference,
+        digest: &str,
+        first: u64,
+        end: u64,
+        whole: bool,
+    ) -> Blob {
         Blob {
-            registry: self,
+            registry: Arc::clone(self),
             path: format!("{}/blobs/{digest}", image.repository()),
             what: format!("blob {digest} of {}", image.whole()),
             image: image.clone(),
@@ -69,7 +77,7 @@ enum Next {
     Broken(String),
 }
 
-impl Blob<'_> {
+impl Blob {
     fn fail(&self, reason: String) -> Error {
         Error::Protocol { what: self.what.clone(), reason }
     }
@@ -189,13 +197,13 @@ impl From<Error> for Skip {
     }
 }
 
-impl Read for Blob<'_> {
+impl Read for Blob {
     /// Errors carry an [`Error`] inside.
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
         }
-        let registry = self.registry;
+        let registry = Arc::clone(&self.registry);
         if !registry.block_on(self.fill()).map_err(std::io::Error::other)? {
             return Ok(0);
         }

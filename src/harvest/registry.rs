@@ -98,7 +98,7 @@ pub struct Registry {
     pub(super) credentials: Credentials,
     pub(super) settings: Settings,
     pub(super) counters: Counters,
-    stop: &'static AtomicBool,
+    stop: Arc<AtomicBool>,
     hosts: std::sync::Mutex<HashMap<String, Arc<Host>>>,
     // Last, so that it outlives the client whose connections it drives.
     runtime: tokio::runtime::Runtime,
@@ -124,11 +124,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::Settings`] if a certificate cannot be read or the system refuses threads.
-    pub fn new(
-        settings: Settings,
-        credentials: Credentials,
-        stop: &'static AtomicBool,
-    ) -> Result<Self, Error> {
+    pub fn new(settings: Settings, credentials: Credentials, stop: Arc<AtomicBool>) -> Result<Self, Error> {
         // Fails if another part of the program chose one before, which does as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let refuse = |e: &dyn std::fmt::Display| Error::Settings(e.to_string());
