@@ -63,13 +63,16 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
     }
     if let Some(e) = cause.downcast_ref::<corpus::Error>() {
         return match e {
-            corpus::Error::File(_) => None,
+            // A transparent error hides its cause from the chain.
+            corpus::Error::File(e) => code_of_cause(e),
             _ => Some(Code::Refused),
         };
     }
     if let Some(e) = cause.downcast_ref::<tokens::Error>() {
         return match e {
-            tokens::Error::File(_) => None,
+            tokens::Error::File(e) => code_of_cause(e),
+            tokens::Error::Corpus(e) => code_of_cause(e),
+            tokens::Error::Write { .. } => Some(Code::Write),
             _ => Some(Code::Refused),
         };
     }
@@ -79,7 +82,7 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
             pairs::Error::Journal { .. } => Some(Code::Write),
             pairs::Error::Refused(_) => Some(Code::Refused),
             pairs::Error::Stopped => Some(Code::Requeue),
-            pairs::Error::File(_) => None,
+            pairs::Error::File(e) => code_of_cause(e),
         };
     }
     if cause.is::<world::Error>() {

@@ -1,8 +1,9 @@
 //! `stratigraph inspect`.
 
-use super::{Code, Context, import, show};
+use super::{Code, Context, import, show, tokenize};
 use crate::corpus::Corpus;
 use crate::h5::{self, Reader};
+use crate::tokens::Documents;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -95,6 +96,10 @@ fn hdf5(args: &Args, context: &Context) -> anyhow::Result<Result<(), Refused>> {
         ]);
     }
     show::line(context, datasets);
+    if kind == "documents" {
+        show::line(context, "");
+        tokenize::summarise(&Documents::load(&args.file)?, context);
+    }
     if kind == "corpus" {
         show::line(context, "");
         let corpus = Corpus::load(&args.file)?;

@@ -18,6 +18,7 @@ mod show;
 mod stats;
 mod stop;
 mod synth;
+mod tokenize;
 
 pub use exit::Code;
 
@@ -70,6 +71,7 @@ enum Command {
     Import(import::Args),
     Stats(stats::Args),
     Export(export::Args),
+    Tokenize(tokenize::Args),
     Jaccard(jaccard::Args),
     Reduce(reduce::Args),
     Inspect(inspect::Args),
@@ -88,7 +90,10 @@ impl Command {
 
     /// True if rank 0 alone does the work.
     fn is_serial(&self) -> bool {
-        !matches!(self, Self::Import(_) | Self::Jaccard(_) | Self::Run(_) | Self::Ranks(_))
+        !matches!(
+            self,
+            Self::Import(_) | Self::Tokenize(_) | Self::Jaccard(_) | Self::Run(_) | Self::Ranks(_)
+        )
     }
 }
 
@@ -132,6 +137,7 @@ pub fn main() -> ExitCode {
         Command::Import(args) => import::run(args, &context),
         Command::Stats(args) => stats::run(args, &context),
         Command::Export(args) => export::run(args, &context),
+        Command::Tokenize(args) => tokenize::run(args, &context),
         Command::Jaccard(args) => jaccard::run(args, &context),
         Command::Reduce(args) => reduce::run(args, &context),
         Command::Inspect(args) => inspect::run(args, &context),

@@ -234,6 +234,41 @@ impl Corpus {
         Ok((corpus, r.attribute("corpus_id")?))
     }
 
+    /// Reads what histories need, and the file's [`Corpus::id`]: repositories, tags, configs, their
+    /// history entries and commands. Manifests, layers, comments and whatever else stay empty.
+    ///
+    /// # Errors
+    /// As [`Corpus::load`].
+    pub fn load_histories(path: &Path) -> Result<(Self, String), Error> {
+        let r = Reader::open(path, KIND, FORMAT_VERSION)?;
+        let mut corpus = Self {
+            repositories: r.strings("repositories")?,
+            tags: r.strings("tags")?,
+            commands: r.strings("commands")?,
+            ..Self::default()
+        };
+        let c = &mut corpus.configs;
+        c.repository = r.array("configs/repository")?;
+        c.tag = r.array("configs/tag")?;
+        c.flags = r.array("configs/flags")?;
+        c.history = r.array("configs/history")?;
+        corpus.history.created_by = r.array("history/created_by")?;
+        corpus.provenance = read_provenance(&r)?;
+        corpus.check_histories().map_err(|reason| Error::Unsound { path: path.to_owned(), reason })?;
+        Ok((corpus, r.attribute("corpus_id")?))
+    }
+
+    fn check_histories(&self) -> Result<(), String> {
+        let c = &self.configs;
+        let configs = c.tag.len();
+        ids("configs/repository", &c.repository, configs, self.repositories.len(), false)?;
+        ids("configs/tag", &c.tag, configs, self.tags.len(), false)?;
+        length("configs/flags", c.flags.len(), configs)?;
+        offsets("configs/history", &c.history, configs, self.history.created_by.len())?;
+        let steps = self.history.created_by.len();
+        ids("history/created_by", &self.history.created_by, steps, self.commands.len(), true)
+    }
+
     /// Checks that all ids are in range, all offsets describe their lists, and all columns of a
     /// table have one length.
     ///
@@ -276,15 +311,11 @@ impl Corpus {
         ids("entries/platform", &self.entries.platform, entries, self.platforms.len(), true)?;
         length("entries/size", self.entries.size.len(), entries)?;
         let configs = c.tag.len();
-        ids("configs/repository", &c.repository, configs, self.repositories.len(), false)?;
-        ids("configs/tag", &c.tag, configs, self.tags.len(), false)?;
+        self.check_histories()?;
         length("configs/created", c.created.len(), configs)?;
         ids("configs/platform", &c.platform, configs, self.platforms.len(), true)?;
-        length("configs/flags", c.flags.len(), configs)?;
-        offsets("configs/history", &c.history, configs, self.history.created_by.len())?;
         offsets("configs/diff_ids", &c.diff_ids, configs, self.config_diff_ids.len())?;
         let steps = self.history.created_by.len();
-        ids("history/created_by", &self.history.created_by, steps, self.commands.len(), true)?;
         ids("history/comment", &self.history.comment, steps, self.comments.len(), true)?;
         length("history/created", self.history.created.len(), steps)?;
         values("history/empty_layer", &self.history.empty_layer, steps, |v| v <= 1)?;

@@ -4,11 +4,13 @@ mod format;
 mod jaccard;
 mod stats;
 mod summary;
+mod tokens;
 
 pub use format::{bytes, count, duration, table};
 pub use jaccard::jaccard_text;
 pub use stats::stats_text;
 pub use summary::{JaccardFigures, Reduced, RunSummary, StatsFigures, reduce};
+pub use tokens::{history_shares_text, practices_text};
 
 use std::io::Write;
 use std::path::Path;

@@ -6,9 +6,20 @@
 //! most occur many times, so [`Documents`] keeps each distinct one once, as what it adds to the
 //! one before it, and counts.
 
+mod facts;
+mod histories;
+mod rules;
+mod shard;
+mod shares;
 mod store;
+mod text;
 mod trie;
 
+pub use facts::{Facts, Scanner};
+pub use histories::{Commands, load as load_histories};
+pub use rules::Rules;
+pub use shares::{Apt, HistoryShares, Practices, PublishedApt, Spread, StudyApt};
+pub use text::{Corpora, Texts};
 pub use trie::Builder;
 
 use crate::strings::{NONE, StringTable};
@@ -33,6 +44,18 @@ pub enum Error {
         path: std::path::PathBuf,
         /// What is wrong.
         reason: String,
+    },
+    /// The corpus cannot be read.
+    #[error(transparent)]
+    Corpus(#[from] crate::corpus::Error),
+    /// A text file cannot be written.
+    #[error("{}: cannot be written ({error}); is the disk full or the directory read-only?", path.display())]
+    Write {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the operating system said.
+        #[source]
+        error: std::io::Error,
     },
     /// Reading or writing an HDF5 file failed.
     #[error(transparent)]

@@ -1,0 +1,64 @@
+//! Documents and practices as text.
+
+use super::{count, table};
+use crate::tokens::{Apt, HistoryShares, Practices};
+
+fn share(part: u64, whole: u64) -> String {
+    if whole == 0 { "-".into() } else { format!("{:.4}", part as f64 / whole as f64) }
+}
+
+/// Tables of the shares that histories give.
+pub fn history_shares_text(shares: &HistoryShares) -> String {
+    let study = &shares.study;
+    let p = &study.published;
+    let columns: [&Apt; 3] = [&study.first_version, &study.cumulative, &study.per_layer];
+    let mut t =
+        table(&["apt in layers (the study's tests)", "published", "as published", "cumulative", "corrected"]);
+    let mut row = |name: &str, published: String, of: &dyn Fn(&Apt) -> String| {
+        let mut cells = vec![name.to_owned(), published];
+        cells.extend(columns.iter().map(|apt| of(apt)));
+        t.add_row(cells);
+    };
+    row("layers", count(p.lines), &|a| count(a.lines));
+    row("with `apt` and `get`", "-".into(), &|a| count(a.apt_get));
+    row("  that have `install`, share", format!("{:.4}", p.install_of_apt_get), &|a| {
+        share(a.apt_get_with_install, a.apt_get)
+    });
+    row("with `apt`, share", share(p.apt, p.lines), &|a| share(a.apt, a.lines));
+    row("  cleaned (`rm` or `clean`)", share(p.apt_cleaned, p.apt), &|a| share(a.apt_cleaned, a.apt));
+    row("  autoremoved", share(p.apt_autoremove, p.apt), &|a| share(a.apt_autoremove, a.apt));
+    row("  both", share(p.apt_cleaned_and_autoremoved, p.apt), &|a| {
+        share(a.apt_cleaned_and_autoremoved, a.apt)
+    });
+    let mut images = table(&["images", ""]);
+    let runs = &shares.run_layers_per_image;
+    images.add_row(["histories".to_owned(), count(shares.images)]);
+    images.add_row(["  without USER, share".to_owned(), share(shares.images_without_user, shares.images)]);
+    images
+        .add_row(["RUN layers: mean".to_owned(), runs.mean.map_or("-".into(), |mean| format!("{mean:.2}"))]);
+    images
+        .add_row(["  median, 95 %, most".to_owned(), format!("{}, {}, {}", runs.median, runs.p95, runs.max)]);
+    format!("{t}\n\n{}\n\n{images}", practices_text("layers", &shares.layers))
+}
+
+/// A table of practices.
+pub fn practices_text(what: &str, p: &Practices) -> String {
+    let mut t = table(&[&format!("practices in {what}"), "count", "share"]);
+    for (name, n, whole) in [
+        (what, p.commands, None),
+        ("  that are RUN", p.run, Some(p.commands)),
+        ("RUN with `apt-get update`", p.apt_update, Some(p.run)),
+        ("  and no `apt-get install`", p.apt_update_alone, Some(p.apt_update)),
+        ("RUN with `apt-get install`", p.apt_install, Some(p.run)),
+        ("  and `update`", p.apt_install_with_update, Some(p.apt_install)),
+        ("  and the package lists removed", p.apt_install_lists_removed, Some(p.apt_install)),
+        ("  and `--no-install-recommends`", p.apt_install_no_recommends, Some(p.apt_install)),
+        ("RUN with `pip install`", p.pip_install, Some(p.run)),
+        ("  and `--no-cache-dir`", p.pip_install_no_cache, Some(p.pip_install)),
+        ("ADD", p.add, Some(p.commands)),
+        ("  of an address", p.add_of_url, Some(p.add)),
+    ] {
+        t.add_row([name.to_owned(), count(n), whole.map_or(String::new(), |whole| share(n, whole))]);
+    }
+    t.to_string()
+}

@@ -1,0 +1,277 @@
+//! What the tokens of one command tell about good practice: a kernel on token ids.
+//!
+//! The study asks whether a text *contains* `apt`, `get`, `install`, `rm` or `clean`, and
+//! `autoremove` (so `capture` counts as `apt`): [`Facts::APT`] to [`Facts::AUTOREMOVE`], as it
+//! defines them. The others ask for words, in the order in which the guides of the builders
+//! (docs.docker.com, "Building best practices") advise them.
+
+use crate::strings::{Interner, StringTable};
+
+/// A set of facts about one text, and which instruction it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Facts(pub u32);
+
+impl Facts {
+    /// A token contains `apt`.
+    pub const APT: Self = Self(1);
+    /// A token contains `get`.
+    pub const GET: Self = Self(1 << 1);
+    /// A token contains `install`.
+    pub const INSTALL: Self = Self(1 << 2);
+    /// A token contains `rm` or `clean`.
+    pub const CLEANED: Self = Self(1 << 3);
+    /// A token contains `autoremove`.
+    pub const AUTOREMOVE: Self = Self(1 << 4);
+    /// `apt update`: the word within four words after `apt` or `apt get`.
+    pub const APT_UPDATE: Self = Self(1 << 5);
+    /// `apt install`, likewise.
+    pub const APT_INSTALL: Self = Self(1 << 6);
+    /// `var lib apt lists`: the package lists are named; in a command that is their removal.
+    pub const LISTS: Self = Self(1 << 7);
+    /// `no install recommends`.
+    pub const NO_RECOMMENDS: Self = Self(1 << 8);
+    /// `pip install` (also `pip3`), likewise within four words.
+    pub const PIP_INSTALL: Self = Self(1 << 9);
+    /// `no cache dir`.
+    pub const NO_CACHE_DIR: Self = Self(1 << 10);
+    /// An address follows (`http`, `https`, `ftp`).
+    pub const ADDRESS: Self = Self(1 << 11);
+    /// A RUN instruction, or a shell command that is not marked `nop`.
+    pub const RUN: Self = Self(1 << 12);
+    /// An ADD instruction.
+    pub const ADD: Self = Self(1 << 13);
+    /// A USER instruction.
+    pub const USER: Self = Self(1 << 14);
+
+    /// True if all of `facts` hold.
+    pub fn has(self, facts: Self) -> bool {
+        self.0 & facts.0 == facts.0
+    }
+
+    /// Both sets.
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// Words that matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Other,
+    Add,
+    Address,
+    Apt,
+    Bin,
+    Cache,
+    Dir,
+    Get,
+    Install,
+    /// A Dockerfile instruction other than RUN, ADD and USER.
+    Instruction,
+    Lib,
+    Lists,
+    No,
+    Nop,
+    Path,
+    Pip,
+    Recommends,
+    Run,
+    Shell,
+    Update,
+    User,
+    Var,
+}
+
+impl Word {
+    fn of(token: &str) -> Self {
+        match token {
+            "add" => Self::Add,
+            "http" | "https" | "ftp" => Self::Address,
+            "apt" => Self::Apt,
+            "bin" => Self::Bin,
+            "cache" => Self::Cache,
+            "dir" => Self::Dir,
+            "get" => Self::Get,
+            "install" => Self::Install,
+            "arg" | "cmd" | "copy" | "entrypoint" | "env" | "expose" | "healthcheck" | "label"
+            | "maintainer" | "onbuild" | "shell" | "stopsignal" | "volume" | "workdir" => Self::Instruction,
+            "lib" => Self::Lib,
+            "lists" => Self::Lists,
+            "no" => Self::No,
+            "nop" => Self::Nop,
+            "etc" | "log" => Self::Path,
+            "pip" | "pip3" => Self::Pip,
+            "recommends" => Self::Recommends,
+            "run" => Self::Run,
+            "sh" | "bash" | "ash" | "dash" => Self::Shell,
+            "update" => Self::Update,
+            "user" => Self::User,
+            "var" => Self::Var,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The facts that a token tells by what it contains.
+fn contained(token: &str) -> Facts {
+    let mut facts = Facts::default();
+    for (needle, fact) in [
+        ("apt", Facts::APT),
+        ("get", Facts::GET),
+        ("install", Facts::INSTALL),
+        ("rm", Facts::CLEANED),
+        ("clean", Facts::CLEANED),
+        ("autoremove", Facts::AUTOREMOVE),
+    ] {
+        if token.contains(needle) {
+            facts = facts.and(fact);
+        }
+    }
+    facts
+}
+
+/// Looks at texts whose tokens are interned; each distinct token is looked at once.
+#[derive(Debug, Default)]
+pub struct Scanner {
+    words: Vec<(Word, Facts)>,
+}
+
+impl Scanner {
+    /// Learns the tokens that are new in the interner.
+    pub fn learn(&mut self, vocabulary: &Interner) {
+        self.learn_table(vocabulary.table());
+    }
+
+    fn learn_table(&mut self, table: &StringTable) {
+        for id in self.words.len()..table.len() {
+            let token = table.get(id as u32);
+            self.words.push((Word::of(token), contained(token)));
+        }
+    }
+
+    /// Facts of a text, as far as containment goes.
+    pub fn contained(&self, tokens: &[u32]) -> Facts {
+        tokens.iter().fold(Facts::default(), |all, t| all.and(self.words[*t as usize].1))
+    }
+
+    /// Facts of the text of a history entry.
+    pub fn of_entry(&self, tokens: &[u32]) -> Facts {
+        self.of_command(tokens).and(self.kind(tokens))
+    }
+
+    /// Facts of the text of an instruction, without which instruction it is.
+    pub fn of_command(&self, tokens: &[u32]) -> Facts {
+        const WINDOW: usize = 4;
+        let word = |i: usize| tokens.get(i).map_or(Word::Other, |t| self.words[*t as usize].0);
+        let mut facts = self.contained(tokens);
+        let (mut apt, mut pip) = (0usize, 0usize);
+        for i in 0..tokens.len() {
+            let back = |k: usize| i.checked_sub(k).map_or(Word::Other, word);
+            let found = match word(i) {
+                Word::Apt if matches!(back(1), Word::Lib | Word::Path | Word::Cache) => Facts::default(),
+                Word::Apt => {
+                    apt = i + 1 + WINDOW + usize::from(word(i + 1) == Word::Get);
+                    Facts::default()
+                }
+                Word::Pip => {
+                    pip = i + 1 + WINDOW;
+                    Facts::default()
+                }
+                Word::Update if i < apt => Facts::APT_UPDATE,
+                Word::Install => {
+                    let by_apt =
+                        if i < apt && !is_option(back(1)) { Facts::APT_INSTALL } else { Facts::default() };
+                    let by_pip = if i < pip { Facts::PIP_INSTALL } else { Facts::default() };
+                    by_apt.and(by_pip)
+                }
+                Word::Lists if [back(1), back(2), back(3)] == [Word::Apt, Word::Lib, Word::Var] => {
+                    Facts::LISTS
+                }
+                Word::Recommends if [back(1), back(2)] == [Word::Install, Word::No] => Facts::NO_RECOMMENDS,
+                Word::Dir if [back(1), back(2)] == [Word::Cache, Word::No] => Facts::NO_CACHE_DIR,
+                Word::Address => Facts::ADDRESS,
+                _ => Facts::default(),
+            };
+            facts = facts.and(found);
+        }
+        facts
+    }
+
+    /// Which instruction a history entry is: `RUN ...`, `ADD ...` (BuildKit), `/bin/sh -c #(nop)
+    /// ADD ...` (the classic builder, where a RUN is what is not marked), `|1 ARG=x /bin/sh -c ...`.
+    fn kind(&self, tokens: &[u32]) -> Facts {
+        let word = |i: usize| tokens.get(i).map_or(Word::Other, |t| self.words[*t as usize].0);
+        let named = |word| match word {
+            Word::Add => Facts::ADD,
+            Word::User => Facts::USER,
+            Word::Run => Facts::RUN,
+            _ => Facts::default(),
+        };
+        match [word(0), word(1), word(2)] {
+            [Word::Bin, Word::Shell, Word::Nop] => named(word(3)),
+            [Word::Add | Word::User | Word::Run | Word::Instruction, ..] => named(word(0)),
+            _ => {
+                let is_shell = |i: usize| word(i) == Word::Bin && word(i + 1) == Word::Shell;
+                if (0..tokens.len()).any(is_shell) { Facts::RUN } else { Facts::default() }
+            }
+        }
+    }
+}
+
+/// True where `install` is part of `--no-install-recommends`.
+fn is_option(before: Word) -> bool {
+    before == Word::No
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Rules;
+    use super::*;
+
+    fn facts(text: &str) -> Facts {
+        let (mut vocabulary, mut tokens) = (Interner::default(), Vec::new());
+        Rules::histories().each(text, &mut String::new(), |t| tokens.push(vocabulary.intern(t)));
+        let mut scanner = Scanner::default();
+        scanner.learn(&vocabulary);
+        scanner.of_entry(&tokens)
+    }
+
+    #[test]
+    fn commands_are_understood() {
+        let text = "/bin/sh -c apt-get update -qq && apt-get install -y --no-install-recommends curl && rm -rf /var/lib/apt/lists/*";
+        let f = facts(text);
+        for fact in [
+            Facts::APT_UPDATE,
+            Facts::APT_INSTALL,
+            Facts::LISTS,
+            Facts::NO_RECOMMENDS,
+            Facts::RUN,
+            Facts::APT,
+            Facts::GET,
+            Facts::CLEANED,
+        ] {
+            assert!(f.has(fact), "{fact:?}");
+        }
+        assert!(!f.has(Facts::AUTOREMOVE) && !f.has(Facts::PIP_INSTALL) && !f.has(Facts::ADDRESS));
+        // The path is no command, and neither is the option.
+        assert!(!facts("RUN rm -rf /var/lib/apt/lists/* && npm install").has(Facts::APT_INSTALL));
+        assert!(!facts("RUN apt-get --no-install-recommends download x").has(Facts::APT_INSTALL));
+        assert!(facts("RUN pip3 --no-cache-dir install x").has(Facts::PIP_INSTALL.and(Facts::NO_CACHE_DIR)));
+        assert!(facts("RUN capture").has(Facts::APT) && !facts("RUN capture").has(Facts::APT_UPDATE));
+    }
+
+    #[test]
+    fn kinds_of_entries() {
+        let kind = |text| Facts(facts(text).0 & Facts::RUN.and(Facts::ADD).and(Facts::USER).0);
+        assert_eq!(kind("/bin/sh -c #(nop)  USER app"), Facts::USER);
+        assert_eq!(kind("USER app"), Facts::USER);
+        assert_eq!(kind("/bin/sh -c #(nop) ADD file:ab in /"), Facts::ADD);
+        assert_eq!(kind("ADD https://example.org/x /x # buildkit"), Facts::ADD);
+        assert_eq!(kind("/bin/sh -c useradd user"), Facts::RUN);
+        assert_eq!(kind("RUN /bin/sh -c make # buildkit"), Facts::RUN);
+        assert_eq!(kind("|1 VERSION=22 /bin/bash -c make"), Facts::RUN);
+        assert_eq!(kind("/bin/sh -c #(nop)  CMD [\"/bin/bash\"]"), Facts::default());
+        assert_eq!(kind("CMD [\"/bin/bash\"]"), Facts::default());
+        assert_eq!(kind("bazel build ..."), Facts::default());
+    }
+}

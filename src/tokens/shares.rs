@@ -1,0 +1,163 @@
+//! Counts of good and bad practice: plain numbers, for JSON and the terminal.
+
+use super::facts::Facts;
+use serde::{Deserialize, Serialize};
+
+/// The study's counts of apt on one corpus of lines. A line counts by what it *contains*.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Apt {
+    /// Lines.
+    pub lines: u64,
+    /// With `apt` and `get`.
+    pub apt_get: u64,
+    /// Of these, with `install`.
+    pub apt_get_with_install: u64,
+    /// With `apt`.
+    pub apt: u64,
+    /// Of these, with `rm` or `clean` and no `autoremove`.
+    pub apt_cleaned: u64,
+    /// Of these, with `autoremove` and neither `rm` nor `clean`.
+    pub apt_autoremove: u64,
+    /// Of these, with both.
+    pub apt_cleaned_and_autoremoved: u64,
+}
+
+/// The study's published shares.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct PublishedApt {
+    /// Lines of its corpus.
+    pub lines: u64,
+    /// Share of lines with `apt` and `get` that have `install`.
+    pub install_of_apt_get: f64,
+    /// Lines with `apt`.
+    pub apt: u64,
+    /// Of these, cleaned.
+    pub apt_cleaned: u64,
+    /// Of these, autoremoved.
+    pub apt_autoremove: u64,
+    /// Of these, both.
+    pub apt_cleaned_and_autoremoved: u64,
+}
+
+/// The study's counts in all readings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct StudyApt {
+    /// What the study reports, for its whole crawl.
+    pub published: PublishedApt,
+    /// As published: by the tokenizer of its first version, layer by layer.
+    pub first_version: Apt,
+    /// On the cumulative layer documents, which its later scripts write: a layer counts for all
+    /// that came before it.
+    pub cumulative: Apt,
+    /// Corrected: by today's tokenizer, layer by layer.
+    pub per_layer: Apt,
+}
+
+impl StudyApt {
+    /// Source: `experiments/dockerfile/README.md` of converged-computing/container-chonks, "Best
+    /// Practices".
+    pub const PUBLISHED: PublishedApt = PublishedApt {
+        lines: 6_535_425,
+        install_of_apt_get: 0.942_971_666_059_346_7,
+        apt: 605_432,
+        apt_cleaned: 410_664,
+        apt_autoremove: 295,
+        apt_cleaned_and_autoremoved: 67_752,
+    };
+}
+
+/// Practices of commands, each counted where it stands ([`Facts`] says what is looked for).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Practices {
+    /// Layers (history entries with a command) or instructions.
+    pub commands: u64,
+    /// RUN instructions.
+    pub run: u64,
+    /// With `apt update`.
+    pub apt_update: u64,
+    /// With `apt update` and no `apt install`: the lists go stale in a layer of their own.
+    pub apt_update_alone: u64,
+    /// With `apt install`.
+    pub apt_install: u64,
+    /// Of these, with `apt update` in the same layer.
+    pub apt_install_with_update: u64,
+    /// Of these, with the lists removed in the same layer.
+    pub apt_install_lists_removed: u64,
+    /// Of these, with `--no-install-recommends`.
+    pub apt_install_no_recommends: u64,
+    /// With `pip install`.
+    pub pip_install: u64,
+    /// Of these, with `--no-cache-dir`.
+    pub pip_install_no_cache: u64,
+    /// ADD instructions.
+    pub add: u64,
+    /// Of these, of an address.
+    pub add_of_url: u64,
+}
+
+impl Practices {
+    /// Counts one command.
+    pub(super) fn add(&mut self, facts: Facts) {
+        let run = facts.has(Facts::RUN);
+        let (update, install) = (run && facts.has(Facts::APT_UPDATE), run && facts.has(Facts::APT_INSTALL));
+        let pip = run && facts.has(Facts::PIP_INSTALL);
+        let add = facts.has(Facts::ADD);
+        for (n, is) in [
+            (&mut self.commands, true),
+            (&mut self.run, run),
+            (&mut self.apt_update, update),
+            (&mut self.apt_update_alone, update && !install),
+            (&mut self.apt_install, install),
+            (&mut self.apt_install_with_update, install && update),
+            (&mut self.apt_install_lists_removed, install && facts.has(Facts::LISTS.and(Facts::CLEANED))),
+            (&mut self.apt_install_no_recommends, install && facts.has(Facts::NO_RECOMMENDS)),
+            (&mut self.pip_install, pip),
+            (&mut self.pip_install_no_cache, pip && facts.has(Facts::NO_CACHE_DIR)),
+            (&mut self.add, add),
+            (&mut self.add_of_url, add && facts.has(Facts::ADDRESS)),
+        ] {
+            *n += u64::from(is);
+        }
+    }
+}
+
+/// How a number per image is spread. Percentiles are the smallest value that at least that share of
+/// the images do not exceed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// Mean; none without images.
+    pub mean: Option<f64>,
+    /// Median.
+    pub median: u64,
+    /// 95th percentile.
+    pub p95: u64,
+    /// Greatest.
+    pub max: u64,
+}
+
+impl Spread {
+    /// Of these numbers; sorts them.
+    pub(super) fn of(numbers: &mut [u64]) -> Self {
+        numbers.sort_unstable();
+        let n = numbers.len();
+        let at =
+            |share: usize| numbers.get((n * share).div_ceil(100).saturating_sub(1)).copied().unwrap_or(0);
+        let mean = (n > 0).then(|| numbers.iter().sum::<u64>() as f64 / n as f64);
+        Self { mean, median: at(50), p95: at(95), max: at(100) }
+    }
+}
+
+/// What histories tell.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HistoryShares {
+    /// The study's question about apt.
+    pub study: StudyApt,
+    /// Practices, layer by layer.
+    pub layers: Practices,
+    /// Images: configs with a history.
+    pub images: u64,
+    /// Of these, whose history has no USER: they run as root.
+    pub images_without_user: u64,
+    /// RUN layers of an image.
+    pub run_layers_per_image: Spread,
+}

@@ -1,0 +1,197 @@
+//! Tokenising the real packs: the text corpora are those of the study byte for byte, and documents
+//! do not depend on ranks or threads.
+
+mod support;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::{ranks, run, shared, stratigraph, succeed};
+
+fn truth(shared: &Path, name: &str) -> Value {
+    let text = std::fs::read(shared.join("truth").join(name)).expect("a truth file");
+    serde_json::from_slice(&text).expect("JSON")
+}
+
+fn read_json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).expect("written")).expect("JSON")
+}
+
+fn sha256(path: &Path) -> String {
+    let mut file = std::fs::File::open(path).expect("written");
+    let (mut sha256, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match std::io::Read::read(&mut file, &mut buffer).expect("readable") {
+            0 => return sha256.finalize().iter().map(|b| format!("{b:02x}")).collect(),
+            n => sha256.update(&buffer[..n]),
+        }
+    }
+}
+
+/// A directory for gigabytes that nobody keeps: in memory if there is room.
+fn scratch() -> tempfile::TempDir {
+    let room = Command::new("df").args(["--output=avail", "-k", "/dev/shm"]).output().ok();
+    let room =
+        room.and_then(|out| String::from_utf8_lossy(&out.stdout).lines().nth(1)?.trim().parse::<u64>().ok());
+    match room {
+        Some(4_000_000..) => tempfile::tempdir_in("/dev/shm").expect("a directory"),
+        _ => tempfile::tempdir().expect("a directory"),
+    }
+}
+
+/// Imports a pack, tokenises it with texts, and compares everything with the truth.
+fn check_histories(pack: &str, truth: &Value) {
+    let Some(shared) = shared() else { return };
+    let directory = scratch();
+    let at = |name: &str| directory.path().join(name);
+    succeed(stratigraph(2).arg("import").arg(shared.join("data").join(pack)).arg("-o").arg(at("corpus.h5")));
+    let tokenize = |scheme: &str| {
+        let mut command = stratigraph(2);
+        command
+            .arg("tokenize")
+            .arg(at("corpus.h5"))
+            .arg("-o")
+            .arg(at("documents.h5"))
+            .arg("--text")
+            .arg(at("text"));
+        succeed(command.args(["--scheme", scheme, "--json"]).arg(at("tokens.json")));
+        read_json(&at("tokens.json"))
+    };
+    let ours = tokenize("cumulative");
+    let corpora = &truth["corpora_HEAD_parse_configs"];
+    for name in
+        ["dockerfile-layer-corpus.txt", "dockerfile-unique-layer-corpus.txt", "dockerfile-image-corpus.txt"]
+    {
+        let path = at("text").join(name);
+        assert_eq!(std::fs::metadata(&path).expect("written").len(), corpora[name]["bytes"], "{name}");
+        assert_eq!(sha256(&path), corpora[name]["sha256"], "{name}");
+        std::fs::remove_file(&path).expect("there");
+    }
+    let first = &truth["corpus_v0_dockerfile-corpus.txt (commit 7a51a64f, non-cumulative, other tokenizer)"];
+    assert_eq!(sha256(&at("text/dockerfile-corpus.txt")), first["sha256"]);
+    assert_eq!(ours["distinct_layer_documents"], corpora["unique_layer_lines"]);
+    let repeats =
+        ours["layer_documents"].as_u64().unwrap() - ours["distinct_layer_documents"].as_u64().unwrap();
+    assert_eq!(repeats, corpora["sum_of_repeat_counts"]);
+    assert_eq!(ours["layer_documents"], corpora["dockerfile-layer-corpus.txt"]["lines"]);
+    assert_eq!(ours["image_documents"], corpora["dockerfile-image-corpus.txt"]["lines"]);
+    for (reading, place) in [
+        ("cumulative", "on_HEAD_cumulative_layer_corpus"),
+        ("first_version", "on_v0_dockerfile-corpus"),
+        ("per_layer", "on_per_layer_HEAD_tokenizer"),
+    ] {
+        let counts = ours["practices"]["study"][reading].as_object().expect("counts");
+        assert_eq!(counts.len(), 7);
+        for (name, count) in counts {
+            assert_eq!(*count, truth["apt"][place][name], "{reading}/{name}");
+        }
+    }
+
+    let ours = tokenize("per-layer");
+    let corrected = &truth["corpus_variant_per_layer_HEAD_tokenizer"];
+    assert_eq!(sha256(&at("text/per-layer-corpus.txt")), corrected["sha256"]);
+    assert_eq!(ours["distinct_layer_documents"], corrected["unique_lines"]);
+    assert_eq!(ours["image_documents"], 0);
+}
+
+#[test]
+fn histories_of_the_sample_pack() {
+    let Some(shared) = shared() else { return };
+    check_histories("registry-sample.tar.zst", &truth(&shared, "sample.json"));
+}
+
+#[test]
+fn histories_of_the_dev_pack() {
+    let Some(shared) = shared() else { return };
+    check_histories("registry-corpus-dev.tar.zst", &truth(&shared, "dev.json")["registry"]);
+}
+
+/// The small corpus that the project made.
+fn sample(directory: &Path) -> PathBuf {
+    let corpus = directory.join("sample.h5");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/sample");
+    succeed(stratigraph(2).arg("import").arg(source).arg("-o").arg(&corpus));
+    corpus
+}
+
+#[test]
+fn documents_are_the_same_on_any_number_of_ranks_and_threads() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let corpus = sample(directory.path());
+    let one = directory.path().join("one.h5");
+    let other = directory.path().join("other.h5");
+    succeed(stratigraph(1).arg("tokenize").arg(&corpus).arg("-o").arg(&one));
+    for mut command in [stratigraph(3), ranks(2, 1), ranks(3, 2)] {
+        succeed(command.arg("tokenize").arg(&corpus).arg("-o").arg(&other));
+        assert!(std::fs::read(&one).unwrap() == std::fs::read(&other).unwrap(), "{command:?}");
+    }
+    let text = succeed(stratigraph(1).arg("inspect").arg(&one));
+    assert!(text.contains("a `documents` file") && text.contains("layer documents"), "{text}");
+}
+
+#[test]
+fn what_is_no_corpus_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let corpus = sample(directory.path());
+    let documents = directory.path().join("documents.h5");
+    succeed(stratigraph(1).arg("tokenize").arg(&corpus).arg("-o").arg(&documents));
+    let whole = std::fs::read(&documents).unwrap();
+    for (name, content) in
+        [("cut.h5", &whole[..whole.len() / 2]), ("documents.h5", &whole[..]), ("none.h5", &b"no HDF5"[..])]
+    {
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let (code, _, err) =
+            run(stratigraph(1).arg("tokenize").arg(&path).arg("-o").arg(directory.path().join("x")));
+        assert_eq!(code, 4, "{name}: {err}");
+        assert!(err.contains(name), "{err}");
+        assert!(!directory.path().join("x").exists());
+    }
+    let nowhere = Path::new("/proc/documents.h5");
+    let (code, _, err) = run(stratigraph(1).arg("tokenize").arg(&corpus).arg("-o").arg(nowhere));
+    assert_eq!(code, 74, "{err}");
+}
+
+/// Python's own `lower` and `split` on hostile texts, each a history entry.
+#[test]
+fn python_cuts_the_same_tokens() {
+    let script = r#"
+import json, random, sys, unicodedata
+random.seed(1)
+odd = "ΣσςİıßŒǅ\u0345\u00ad\u200d\ufeff\u0130\u1e9e\u03f4\u2126\u212a" + "".join(map(chr, range(1, 0x30)))
+odd += "\x85\xa0\u1680\u2000\u200a\u200b\u2028\u2029\u202f\u205f\u3000\u180e'\";:=_-#.*&<>{}|()[]$/@"
+def text():
+    # Characters that this Python's version of Unicode does not know yet have no case in it.
+    plain = lambda c: c if unicodedata.category(c) != "Cn" else "x"
+    pick = lambda: random.choice(odd) if random.random() < 0.6 else plain(chr(random.randrange(0x20, 0x2fff)))
+    return "".join(pick() for _ in range(random.randrange(80)))
+texts = [text() for _ in range(3000)] + ["a" * n for n in (1, 2, 39, 40, 41, 63, 64, 65)]
+history = [{"created_by": t} for t in texts]
+json.dump({"manifests": {}, "configs": {"t": {"history": history}}}, open(sys.argv[1], "w"))
+with open(sys.argv[2], "w", newline="") as out:
+    for t in texts:
+        for c in "'\";:=_-\n\t#.*&<>{}|()[]$/":
+            t = t.replace(c, " ")
+        words = [w for w in t.lower().split() if len(w) not in (1, 40, 64)]
+        out.write(" ".join(words) + "\n")
+"#;
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| directory.path().join(name);
+    std::fs::create_dir_all(at("crawl/odd")).unwrap();
+    let file = at("crawl/odd/manifests-config-layers.json");
+    let python = Command::new("/usr/bin/python3").args(["-c", script]).arg(&file).arg(at("theirs")).status();
+    assert!(python.expect("python3 is installed by `.ci/setup.sh test`").success());
+    succeed(stratigraph(2).arg("import").arg(at("crawl")).arg("-o").arg(at("corpus.h5")));
+    let mut command = stratigraph(2);
+    command.arg("tokenize").arg(at("corpus.h5")).arg("-o").arg(at("d.h5")).args(["--scheme", "per-layer"]);
+    succeed(command.arg("--text").arg(at("text")));
+    let (ours, theirs) = (
+        std::fs::read_to_string(at("text/per-layer-corpus.txt")).unwrap(),
+        std::fs::read_to_string(at("theirs")).unwrap(),
+    );
+    for (k, (a, b)) in ours.split('\n').zip(theirs.split('\n')).enumerate() {
+        assert_eq!(a, b, "text {k}");
+    }
+    assert_eq!(ours.len(), theirs.len());
+}
