@@ -49,7 +49,7 @@ impl Commands {
         let order = lists.iter().enumerate().flat_map(|(l, rows)| (0..rows.len()).map(move |row| (l, row)));
         let rows = join(&lists, order);
         assert_eq!(rows.len(), n, "the ranks' shares are all commands");
-        let all = |of: fn(&Piece) -> &Vec<u32>| pieces.iter().flat_map(|p| of(p)).copied().collect();
+        let all = |of: fn(&Piece) -> &Vec<u32>| pieces.iter().flat_map(&of).copied().collect();
         Some(Self { rows, facts: all(|p| &p.facts), first_version: all(|p| &p.first_version) })
     }
 

@@ -70,7 +70,7 @@ impl RowsBuilder {
 }
 
 /// Joins rows of several lists in the given order of (list, row); ids by first occurrence.
-pub(super) fn join<'a>(lists: &[&'a Rows], order: impl Iterator<Item = (usize, usize)>) -> Rows {
+pub(super) fn join(lists: &[&Rows], order: impl Iterator<Item = (usize, usize)>) -> Rows {
     let mut known: Vec<Vec<u32>> = lists.iter().map(|l| vec![NONE; l.strings.len()]).collect();
     let mut all = RowsBuilder::default();
     all.ids.reserve(lists.iter().map(|l| l.ids.len()).sum());
