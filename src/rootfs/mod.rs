@@ -1,8 +1,8 @@
 //! Root file systems: layer streams -> path sets -> bases.
 //!
 //! An image is never unpacked. Each of its layers is read once as a stream, whichever images share
-//! it, and becomes a [`LayerDelta`]: which paths it adds and which it takes away. The paths of an
-//! image are then the fold of its layers.
+//! it, and becomes a [`LayerRecord`]: which paths it adds and which it takes away. The paths of an
+//! image are then the fold of its layers ([`fold()`]).
 //!
 //! Only paths that some base image has can influence how like a base an image is. These are the
 //! [`Universe`]; a set of paths is a bitmap of their ids, and as a directory is a contiguous range
@@ -16,9 +16,16 @@
 
 pub mod delta;
 pub mod digest;
+pub mod fold;
+pub mod listing;
+pub mod names;
 pub mod paths;
+pub mod place;
+pub mod record;
 pub mod source;
 
 pub use delta::LayerDelta;
 pub use digest::Digest;
+pub use fold::{Folded, fold};
 pub use paths::{PathId, Universe};
+pub use record::{Counts, LayerRecord};
