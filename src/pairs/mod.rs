@@ -6,6 +6,7 @@
 //! alone and the merge on integers and a fixed order: the same bits for any number of ranks, any
 //! tile size and any number of restarts.
 
+pub mod cosine;
 mod engine;
 mod histogram;
 pub mod jaccard;

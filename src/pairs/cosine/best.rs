@@ -1,0 +1,150 @@
+//! The best neighbours of every row, while tiles are computed.
+
+use super::exact;
+use super::rows::Rows;
+use rayon::prelude::*;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Memory for the lists of one rank, in bytes; with more rows the lists get shorter, down to a
+/// little more than k.
+const MEMORY: usize = 224 << 20;
+
+/// Set in an entry that was added in the current tile.
+const NEW: u32 = 1 << 31;
+
+/// The neighbours of all rows that this rank has met so far, by their scores in f32.
+///
+/// A pair may be left out as soon as k better ones of its row are known: those are in tiles that
+/// this rank has recorded or is about to record. So what is kept differs from run to run, but a
+/// pair of the true best k is never left out, by anyone.
+pub struct Best {
+    k: usize,
+    capacity: usize,
+    error: f32,
+    /// Of each row: a score in f32 from here on may be among the best.
+    from: Vec<AtomicU32>,
+    lists: Mutex<Lists>,
+}
+
+struct Lists {
+    length: Vec<u32>,
+    entries: Vec<(f32, u32)>,
+}
+
+/// A neighbour with its score in f64.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Neighbour {
+    /// Row.
+    pub index: u32,
+    /// Score.
+    pub score: f64,
+}
+
+impl Neighbour {
+    /// Best first: by score, then by row.
+    pub fn order(a: &Self, b: &Self) -> std::cmp::Ordering {
+        b.score.total_cmp(&a.score).then(a.index.cmp(&b.index))
+    }
+}
+
+impl Best {
+    /// Lists of the best `k` (at least 1) for `n` rows; `error` is the filter's bound.
+    pub fn new(n: usize, k: usize, error: f64) -> Self {
+        let capacity = (MEMORY / 8 / n.max(1)).clamp(k + 8, 2 * k + 32);
+        let from = std::iter::repeat_with(|| f32::NEG_INFINITY.to_bits().into()).take(n).collect();
+        let lists = Lists { length: vec![0; n], entries: vec![(0.0, 0); n * capacity] };
+        Self { k, capacity, error: (error as f32).next_up(), from, lists: Mutex::new(lists) }
+    }
+
+    /// A score in f32 of row `i` from here on may be among its best.
+    #[inline]
+    pub fn from(&self, i: u32) -> f32 {
+        f32::from_bits(self.from[i as usize].load(Ordering::Relaxed))
+    }
+
+    /// Adds pairs with their scores in f32 to the lists of both rows.
+    pub fn add(&self, rows: &Rows<'_>, pairs: &[(u32, u32, f32)]) {
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        for (i, j, score) in pairs {
+            for (row, other) in [(*i, *j), (*j, *i)] {
+                if *score >= self.from(row) {
+                    self.insert(&mut lists, rows, row, other, *score);
+                }
+            }
+        }
+    }
+
+    fn insert(&self, lists: &mut Lists, rows: &Rows<'_>, row: u32, other: u32, score: f32) {
+        let start = row as usize * self.capacity;
+        let length = &mut lists.length[row as usize];
+        lists.entries[start + *length as usize] = (score, other | NEW);
+        *length += 1;
+        if *length as usize == self.capacity {
+            let list = &mut lists.entries[start..start + self.capacity];
+            *length = self.shorten(rows, row, list) as u32;
+        }
+    }
+
+    /// Drops what cannot be among the best k; leaves room for more. Gives the new length.
+    fn shorten(&self, rows: &Rows<'_>, row: u32, list: &mut [(f32, u32)]) -> usize {
+        if list.len() <= self.k {
+            return list.len();
+        }
+        list.select_nth_unstable_by(self.k - 1, |a, b| b.0.total_cmp(&a.0));
+        // The k-th best in f64 is at least this.
+        let mut from = self.from(row).max(list[self.k - 1].0 - 2.0 * self.error).next_down();
+        let mut kept = self.k;
+        for at in self.k..list.len() {
+            if list[at].0 >= from {
+                list.swap(at, kept);
+                kept += 1;
+            }
+        }
+        if kept > self.k + (self.capacity - self.k) / 2 {
+            // Too many that f32 cannot tell apart: f64 can, and equal scores go by row.
+            let mut exact = self.scored(rows, row, list[..kept].iter().map(|(_, other)| *other));
+            exact.sort_unstable_by(|a, b| {
+                b.score.total_cmp(&a.score).then((a.index & !NEW).cmp(&(b.index & !NEW)))
+            });
+            kept = self.k;
+            for (entry, n) in list.iter_mut().zip(&exact[..kept]) {
+                *entry = (n.score as f32, n.index);
+            }
+            from = from.max(((exact[kept - 1].score as f32).next_down() - self.error).next_down());
+        }
+        self.from[row as usize].store(from.to_bits(), Ordering::Relaxed);
+        kept
+    }
+
+    fn scored(&self, rows: &Rows<'_>, row: u32, others: impl Iterator<Item = u32>) -> Vec<Neighbour> {
+        let others: Vec<u32> = others.collect();
+        let pairs: Vec<_> = others.iter().map(|o| [row.min(o & !NEW), row.max(o & !NEW)]).collect();
+        let mut scored = Vec::with_capacity(others.len());
+        exact::score_all(rows, &pairs, |at, score| scored.push(Neighbour { index: others[at], score }));
+        scored
+    }
+
+    /// What was added to the lists of these rows since the last call and is still there, scored in
+    /// f64: `(row, neighbours)`, without rows that got nothing.
+    pub fn take_new(&self, rows: &Rows<'_>, range: Range<u32>) -> Vec<(u32, Vec<Neighbour>)> {
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        let Lists { length, entries } = &mut *lists;
+        let first = range.start as usize;
+        let lists = entries[first * self.capacity..range.end as usize * self.capacity]
+            .par_chunks_exact_mut(self.capacity)
+            .zip(&mut length[first..range.end as usize])
+            .zip(range);
+        lists
+            .filter_map(|((list, length), row)| {
+                *length = self.shorten(rows, row, &mut list[..*length as usize]) as u32;
+                let list = &mut list[..*length as usize];
+                let new = list.iter().filter(|e| e.1 & NEW != 0).map(|e| e.1 & !NEW);
+                let scored = self.scored(rows, row, new);
+                list.iter_mut().for_each(|e| e.1 &= !NEW);
+                (!scored.is_empty()).then_some((row, scored))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,158 @@
+//! The definition of a score, and the same many times at once.
+//!
+//! score(x, y) = the float64 dot product of two f32 rows, summed in index order. A product of two
+//! f32 has 48 significant bits and is exact in f64, so each term is rounded once, when it is added;
+//! with or without fused multiply-add the result is the same.
+
+use super::rows::Rows;
+
+/// The score of two rows of equal length: the definition.
+pub fn score(x: &[f32], y: &[f32]) -> f64 {
+    x.iter().zip(y).fold(0.0, |sum, (x, y)| sum + f64::from(*x) * f64::from(*y))
+}
+
+/// Pairs that are scored side by side.
+const LANES: usize = 8;
+
+/// Scores every pair and hands `(position in pairs, score)` to `visit`, in order.
+///
+/// 2d additions and multiplications a pair; eight pairs run side by side, because one sum alone
+/// waits four cycles for each of its additions. About 50 ns for d = 300 where AVX-512 is there,
+/// 150 ns elsewhere.
+pub fn score_all(rows: &Rows<'_>, pairs: &[[u32; 2]], mut visit: impl FnMut(usize, f64)) {
+    let wide = has_avx512();
+    for (block, eight) in pairs.chunks(LANES).enumerate() {
+        // The last pair fills up a block that is not full.
+        let pair = |l: usize| eight[l.min(eight.len() - 1)];
+        let x: [&[f32]; LANES] = std::array::from_fn(|l| rows.row(pair(l)[0] as usize));
+        let y: [&[f32]; LANES] = std::array::from_fn(|l| rows.row(pair(l)[1] as usize));
+        let scores = if wide {
+            // SAFETY: `wide` says that this CPU has AVX-512 F; all rows have `rows.dims()` values.
+            unsafe { eight_avx512(&x, &y, rows.dims()) }
+        } else {
+            eight_portable(&x, &y)
+        };
+        for (l, score) in scores.into_iter().enumerate().take(eight.len()) {
+            visit(block * LANES + l, score);
+        }
+    }
+}
+
+fn eight_portable(x: &[&[f32]; LANES], y: &[&[f32]; LANES]) -> [f64; LANES] {
+    let mut sums = [0.0; LANES];
+    for k in 0..x[0].len() {
+        for (l, sum) in sums.iter_mut().enumerate() {
+            *sum += f64::from(x[l][k]) * f64::from(y[l][k]);
+        }
+    }
+    sums
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx512() -> bool {
+    false
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn eight_avx512(x: &[&[f32]; LANES], y: &[&[f32]; LANES], _: usize) -> [f64; LANES] {
+    eight_portable(x, y)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    super::filter::Cpu::best() == super::filter::Cpu::Avx512
+}
+
+/// Products of eight coordinates of each pair, transposed, so that lane l of every vector belongs
+/// to pair l; then the eight vectors are added one after the other.
+///
+/// # Safety
+/// The CPU has AVX-512 F, and every row has at least `dims` values.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn eight_avx512(x: &[&[f32]; LANES], y: &[&[f32]; LANES], dims: usize) -> [f64; LANES] {
+    use std::arch::x86_64::*;
+    let mut sums = _mm512_setzero_pd();
+    let whole = dims / LANES * LANES;
+    for k in (0..whole).step_by(LANES) {
+        let mut p = [_mm512_setzero_pd(); LANES];
+        for l in 0..LANES {
+            // SAFETY: k + 8 <= dims, and the rows have that many values.
+            let (x, y) =
+                unsafe { (_mm256_loadu_ps(x[l].as_ptr().add(k)), _mm256_loadu_ps(y[l].as_ptr().add(k))) };
+            p[l] = _mm512_mul_pd(_mm512_cvtps_pd(x), _mm512_cvtps_pd(y));
+        }
+        for column in transposed(p) {
+            sums = _mm512_add_pd(sums, column);
+        }
+    }
+    let mut scores = [0.0; LANES];
+    // SAFETY: `scores` holds the eight values.
+    unsafe { _mm512_storeu_pd(scores.as_mut_ptr(), sums) };
+    for (l, sum) in scores.iter_mut().enumerate() {
+        for k in whole..dims {
+            *sum += f64::from(x[l][k]) * f64::from(y[l][k]);
+        }
+    }
+    scores
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn transposed(p: [std::arch::x86_64::__m512d; 8]) -> [std::arch::x86_64::__m512d; 8] {
+    use std::arch::x86_64::*;
+    let low = |a, b| _mm512_unpacklo_pd(a, b);
+    let high = |a, b| _mm512_unpackhi_pd(a, b);
+    // 2 x 2 blocks: [even columns, odd columns] of each two rows.
+    let even = [low(p[0], p[1]), low(p[2], p[3]), low(p[4], p[5]), low(p[6], p[7])];
+    let odd = [high(p[0], p[1]), high(p[2], p[3]), high(p[4], p[5]), high(p[6], p[7])];
+    let mut out = [_mm512_setzero_pd(); 8];
+    for (parity, r) in [even, odd].into_iter().enumerate() {
+        // 128-bit blocks of two rows each: block b holds column 2b + parity.
+        let a = _mm512_shuffle_f64x2::<0b10_00_10_00>(r[0], r[1]);
+        let b = _mm512_shuffle_f64x2::<0b11_01_11_01>(r[0], r[1]);
+        let c = _mm512_shuffle_f64x2::<0b10_00_10_00>(r[2], r[3]);
+        let d = _mm512_shuffle_f64x2::<0b11_01_11_01>(r[2], r[3]);
+        out[parity] = _mm512_shuffle_f64x2::<0b10_00_10_00>(a, c);
+        out[parity + 4] = _mm512_shuffle_f64x2::<0b11_01_11_01>(a, c);
+        out[parity + 2] = _mm512_shuffle_f64x2::<0b10_00_10_00>(b, d);
+        out[parity + 6] = _mm512_shuffle_f64x2::<0b11_01_11_01>(b, d);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Any numbers, also huge, tiny and negative ones: the same bits as the definition.
+        #[test]
+        fn side_by_side_is_the_same(
+            dims in 1usize..40,
+            bits in prop::collection::vec(any::<u32>(), 40 * 5),
+            pairs in prop::collection::vec([0u32..5, 0u32..5], 0..20),
+        ) {
+            let values: Vec<f32> = bits[..dims * 5]
+                .iter()
+                .map(|b| f32::from_bits(*b))
+                .map(|v| if v.is_finite() { v } else { 1.0 })
+                .collect();
+            let rows = Rows::new(&values, dims);
+            let mut found = Vec::new();
+            score_all(&rows, &pairs, |at, score| found.push((at, score.to_bits())));
+            let expected: Vec<_> = pairs
+                .iter()
+                .map(|[i, j]| score(rows.row(*i as usize), rows.row(*j as usize)).to_bits())
+                .enumerate()
+                .collect();
+            prop_assert_eq!(&found, &expected);
+            let x: [&[f32]; 8] = std::array::from_fn(|l| rows.row(l % 5));
+            let y: [&[f32]; 8] = std::array::from_fn(|l| rows.row((l * 3 + 1) % 5));
+            for (l, sum) in eight_portable(&x, &y).into_iter().enumerate() {
+                prop_assert_eq!(sum.to_bits(), score(x[l], y[l]).to_bits());
+            }
+        }
+    }
+}

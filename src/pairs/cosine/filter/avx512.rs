@@ -1,0 +1,195 @@
+//! The kernel for AVX-512 (F, DQ, BW, VL).
+//!
+//! 8 x 48 scores are kept in 24 vector registers; a coordinate costs 24 fused multiply-adds, 3 loads
+//! and 8 broadcasts. Panel `a` (8 x d x 4 bytes) stays in the first-level cache, panel `b` comes from
+//! the second. The cells of the micro-tile before are counted between the multiplications: counting
+//! needs the integer units and the load-store units, which wait there, and so is all but free.
+//! Measured on a Zen 4 core at d = 300: 96 % of the multiply-add ceiling for the scores alone, 93 %
+//! with 200 bins counted.
+
+use super::cells::{Cells, Judge};
+use super::pack::{MR, NR};
+use super::tally::{Masks, Pending, Scores, Tally, VECTOR, VECTORS, Verdict};
+use std::arch::x86_64::*;
+
+/// Vectors in a row of the micro-tile.
+const WIDE: usize = NR / VECTOR;
+/// Pairs counted at a time.
+const BATCH: usize = 8;
+
+type Sums = [[__m512; WIDE]; MR];
+
+/// Scores of one micro-tile as [`super::portable::scores`], and counts `pending` on the way.
+///
+/// # Safety
+/// The CPU has AVX-512 F. `a` holds `MR * dims` values, `b` holds `NR * dims`. Every cell in
+/// `pending` is below `tally.stride`, and `tally.weights`, if any, has rows up to
+/// `pending.at[0] + MR` and `pending.at[1] + NR`.
+#[target_feature(enable = "avx512f,avx512vl")]
+pub unsafe fn scores<const WEIGHTED: bool>(
+    a: &[f32],
+    b: &[f32],
+    chunk: usize,
+    scores: &mut Scores,
+    pending: Option<&Pending>,
+    tally: &mut Tally<'_>,
+) {
+    let dims = a.len() / MR;
+    debug_assert!(b.len() == dims * NR);
+    let (mut a, mut b) = (a.as_ptr(), b.as_ptr());
+    let mut counted = pending.map_or(MR * NR, |_| 0);
+    for first in (0..dims).step_by(chunk) {
+        let here = chunk.min(dims - first);
+        let mut sums: Sums = [[_mm512_setzero_ps(); WIDE]; MR];
+        // SAFETY: `a` and `b` advance by one coordinate in each of `dims` steps in all, and hold that
+        // many; counting stops after the last pair; the rest is this function's contract.
+        unsafe {
+            for _ in 0..here / 4 {
+                for k in 0..4 {
+                    step(a.add(k * MR), b.add(k * NR), &mut sums);
+                }
+                (a, b) = (a.add(4 * MR), b.add(4 * NR));
+                if counted < MR * NR
+                    && let Some(pending) = pending
+                {
+                    count::<WEIGHTED>(pending, counted, tally);
+                    counted += BATCH;
+                }
+            }
+            for _ in 0..here % 4 {
+                step(a, b, &mut sums);
+                (a, b) = (a.add(MR), b.add(NR));
+            }
+            for (v, sum) in sums.iter().flatten().enumerate() {
+                let out = scores.0.as_mut_ptr().add(v * VECTOR);
+                let sum = if first == 0 { *sum } else { _mm512_add_ps(_mm512_load_ps(out), *sum) };
+                _mm512_store_ps(out, sum);
+            }
+        }
+    }
+    if let Some(pending) = pending.filter(|_| counted < MR * NR) {
+        tally.count(pending, counted);
+    }
+}
+
+/// One coordinate.
+///
+/// # Safety
+/// The CPU has AVX-512 F; `a` points to [`MR`] values and `b` to [`NR`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn step(a: *const f32, b: *const f32, sums: &mut Sums) {
+    // SAFETY: see above.
+    unsafe {
+        let b: [__m512; WIDE] = std::array::from_fn(|c| _mm512_loadu_ps(b.add(c * VECTOR)));
+        for (r, sums) in sums.iter_mut().enumerate() {
+            let a = _mm512_set1_ps(*a.add(r));
+            for (sum, b) in sums.iter_mut().zip(b) {
+                *sum = _mm512_fmadd_ps(a, b, *sum);
+            }
+        }
+    }
+}
+
+/// Counts [`BATCH`] pairs, all of one row.
+///
+/// # Safety
+/// As for [`scores`], and `from` is a multiple of [`BATCH`] below `MR * NR`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl")]
+unsafe fn count<const WEIGHTED: bool>(pending: &Pending, from: usize, tally: &mut Tally<'_>) {
+    // SAFETY: cells are below the stride, weights reach as far as the micro-tile.
+    unsafe {
+        let cells = pending.cells.as_ptr().add(from);
+        if !WEIGHTED {
+            let table = tally.plain.as_mut_ptr();
+            let second = table.add(tally.stride);
+            for pair in 0..BATCH / 2 {
+                *table.add(usize::from(*cells.add(2 * pair))) += 1;
+                *second.add(usize::from(*cells.add(2 * pair + 1))) += 1;
+            }
+        } else if let Some(weights) = tally.weights {
+            let row = weights.as_ptr().add(pending.at[0] as usize + from / NR);
+            let columns = weights.as_ptr().add(pending.at[1] as usize + from % NR);
+            let row = _mm256_loadu_si256(row.cast());
+            for pair in 0..BATCH {
+                let place = tally.weighted.as_mut_ptr().add(usize::from(*cells.add(pair))).cast();
+                // Weights are below 2^32, so the product of the low halves is the whole.
+                let product = _mm256_mul_epu32(row, _mm256_loadu_si256(columns.add(pair).cast()));
+                _mm256_storeu_si256(place, _mm256_add_epi64(_mm256_loadu_si256(place), product));
+            }
+        }
+    }
+}
+
+/// As [`super::portable::judge`]. True if any score is in doubt or wanted.
+///
+/// # Safety
+/// The CPU has AVX-512 F, DQ, BW and VL.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+pub unsafe fn judge(
+    scores: &Scores,
+    cells: &Cells,
+    verdict: &Verdict<'_>,
+    pending: &mut Pending,
+    masks: &mut Masks,
+) -> bool {
+    // SAFETY: `Scores` holds VECTORS aligned vectors, `column_from` WIDE.
+    let score = |v: usize| unsafe { _mm512_load_ps(scores.0.as_ptr().add(v * VECTOR)) };
+    let columns: [__m512; WIDE] =
+        // SAFETY: as above.
+        std::array::from_fn(|c| unsafe { _mm512_loadu_ps(verdict.column_from.as_ptr().add(c * VECTOR)) });
+    let none = _mm512_set1_epi32(i32::from(cells.none()));
+    let below = _mm512_set1_ps(verdict.below);
+    let mut any = 0u16;
+    let mut settle = |v: usize, cell: __m512i, doubt: u16| {
+        let s = score(v);
+        let from = _mm512_min_ps(_mm512_set1_ps(verdict.row_from[v / WIDE]), columns[v % WIDE]);
+        let wanted = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(s, from) | _mm512_cmp_ps_mask::<_CMP_LE_OQ>(s, below);
+        let valid = verdict.valid.map_or(u16::MAX, |valid| valid[v]);
+        let cell = _mm512_mask_mov_epi32(none, valid & !doubt, cell);
+        // SAFETY: `cells` has room for VECTORS times 16 words.
+        unsafe {
+            let out = pending.cells.as_mut_ptr().add(v * VECTOR);
+            _mm256_store_si256(out.cast(), _mm512_cvtepi32_epi16(cell));
+        }
+        masks.doubt[v] = doubt & valid;
+        masks.wanted[v] = wanted & valid;
+        any |= masks.doubt[v] | masks.wanted[v];
+    };
+    match &cells.judge {
+        Judge::Grid { scale, offset, limit } => {
+            let (scale, offset) = (_mm512_set1_ps(*scale), _mm512_set1_ps(*offset));
+            let limit = _mm512_set1_ps(*limit);
+            for v in 0..VECTORS {
+                let x = _mm512_fmadd_ps(score(v), scale, offset);
+                let off = _mm512_abs_ps(_mm512_reduce_ps::<0>(x));
+                settle(v, _mm512_cvtps_epi32(x), _mm512_cmp_ps_mask::<_CMP_GT_OQ>(off, limit));
+            }
+        }
+        Judge::List { boundaries, margin } => {
+            // Only boundaries that the micro-tile's scores span can matter.
+            let (mut low, mut high) = (score(0), score(0));
+            for v in 1..VECTORS {
+                low = _mm512_min_ps(low, score(v));
+                high = _mm512_max_ps(high, score(v));
+            }
+            let (low, high) = (_mm512_reduce_min_ps(low) - margin, _mm512_reduce_max_ps(high) + margin);
+            let first = boundaries.partition_point(|b| *b < low);
+            let spanned = &boundaries[first..boundaries.partition_point(|b| *b <= high).max(first)];
+            let (one, margin) = (_mm512_set1_epi32(1), _mm512_set1_ps(*margin));
+            for v in 0..VECTORS {
+                let mut cell = _mm512_set1_epi32(first as i32);
+                let mut doubt = 0;
+                for boundary in spanned {
+                    let away = _mm512_sub_ps(score(v), _mm512_set1_ps(*boundary));
+                    let above = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(away, _mm512_setzero_ps());
+                    cell = _mm512_mask_add_epi32(cell, above, cell, one);
+                    doubt |= _mm512_cmp_ps_mask::<_CMP_LE_OQ>(_mm512_abs_ps(away), margin);
+                }
+                settle(v, cell, doubt);
+            }
+        }
+    }
+    any != 0
+}

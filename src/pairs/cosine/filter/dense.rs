@@ -1,0 +1,222 @@
+//! Every pair scored in f32.
+
+use super::cells::Cells;
+use super::pack::{MR, NR, pack};
+use super::tally::{Masks, Pending, Scores, Tally, VECTOR, VECTORS, Verdict};
+use super::{Ask, Bound, Cpu, Filter, Found};
+use crate::pairs::Tile;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Rows i that are packed at a time: with d = 300 they take a third of a second-level cache of
+/// 1 MiB and stay there while all panels of rows j go by.
+const STRIP: u32 = 256;
+
+/// The dense filter: 2d operations a pair at nearly the multiply-add rate of the CPU.
+///
+/// A tile's rows j are packed into panels once, by all threads; then every thread takes strips of
+/// rows i, packs them, and runs the micro-kernel over all panels.
+pub struct Dense {
+    cpu: Cpu,
+    bound: Bound,
+    cells: Cells,
+}
+
+impl Dense {
+    /// A filter with this bound (of the rows it will be asked about) and these cells.
+    pub fn new(cpu: Cpu, bound: Bound, cells: Cells) -> Self {
+        Self { cpu, bound, cells }
+    }
+}
+
+impl Filter for Dense {
+    fn tile(&self, tile: &Tile, ask: &Ask<'_>, found: &mut Found) {
+        let dims = ask.rows.dims();
+        let columns = tile.columns.start.max(tile.rows.start)..tile.columns.end;
+        if columns.is_empty() {
+            return;
+        }
+        let mut packed = vec![0.0f32; columns.len().div_ceil(NR) * NR * dims];
+        let panels = 16;
+        packed.par_chunks_mut(panels * NR * dims).enumerate().for_each(|(c, chunk)| {
+            let first = columns.start + (c * panels * NR) as u32;
+            pack(&ask.rows, first..columns.end, NR, chunk);
+        });
+        let strips: Vec<_> = tile.rows.clone().step_by(STRIP as usize).collect();
+        let parts: Vec<Found> = strips
+            .into_par_iter()
+            .map_init(
+                || vec![0.0f32; STRIP as usize * dims],
+                |packed_rows, first| {
+                    let rows = first..(first + STRIP).min(tile.rows.end);
+                    pack(&ask.rows, rows.clone(), MR, packed_rows);
+                    let mut strip = Strip::new(self, ask, columns.clone());
+                    strip.run(rows, packed_rows, &packed);
+                    strip.finish()
+                },
+            )
+            .collect();
+        parts.iter().for_each(|part| found.merge(part));
+    }
+}
+
+/// A strip of rows i on its way over the panels.
+struct Strip<'a> {
+    filter: &'a Dense,
+    ask: &'a Ask<'a>,
+    columns: Range<u32>,
+    scores: Scores,
+    pending: [Pending; 2],
+    waiting: bool,
+    masks: Masks,
+    tally: Tally<'a>,
+    found: Found,
+}
+
+impl<'a> Strip<'a> {
+    fn new(filter: &'a Dense, ask: &'a Ask<'a>, columns: Range<u32>) -> Self {
+        Self {
+            filter,
+            ask,
+            columns,
+            scores: Scores::new(),
+            pending: [Pending::new(&filter.cells), Pending::new(&filter.cells)],
+            waiting: false,
+            masks: Masks::new(),
+            tally: Tally::new(&filter.cells, ask.weights),
+            found: Found::new(ask.bins),
+        }
+    }
+
+    fn run(&mut self, rows: Range<u32>, packed_rows: &[f32], packed: &[f32]) {
+        let dims = self.ask.rows.dims();
+        for (p, panel) in packed.chunks_exact(NR * dims).enumerate() {
+            let j = self.columns.start + (p * NR) as u32;
+            let last = (j + NR as u32).min(self.columns.end) - 1;
+            let mut column_from = [f32::INFINITY; NR];
+            if let Some(best) = self.ask.best {
+                (j..=last).zip(&mut column_from).for_each(|(j, from)| *from = best.from(j));
+            }
+            for (q, panel_rows) in packed_rows.chunks_exact(MR * dims).enumerate() {
+                let i = rows.start + (q * MR) as u32;
+                if i >= rows.end || i >= last {
+                    break; // no pair i < j from here on
+                }
+                let whole = i + MR as u32 <= rows.end && i + MR as u32 <= j && last + 1 == j + NR as u32;
+                let valid = (!whole).then(|| valid(i..rows.end, j..last + 1));
+                self.micro_tile([i, j], panel_rows, panel, valid.as_ref(), &column_from);
+            }
+        }
+    }
+
+    fn micro_tile(
+        &mut self,
+        at: [u32; 2],
+        a: &[f32],
+        b: &[f32],
+        valid: Option<&[u16; VECTORS]>,
+        column_from: &[f32; NR],
+    ) {
+        let extremes = self.ask.extremes;
+        let all_from = extremes.high_from().min(self.ask.min.map_or(f32::INFINITY, |min| self.reach(min)));
+        let row_from = match self.ask.best {
+            None => [all_from; MR],
+            Some(best) => std::array::from_fn(|r| {
+                let i = at[0] + r as u32;
+                if (i as usize) < self.ask.rows.len() { all_from.min(best.from(i)) } else { f32::INFINITY }
+            }),
+        };
+        let verdict = Verdict { valid, row_from, column_from, below: extremes.low_from() };
+        let [before, now] = &mut self.pending;
+        now.at = at;
+        let before = self.waiting.then_some(&*before);
+        let Dense { cpu, bound, cells } = self.filter;
+        let (scores, masks, tally) = (&mut self.scores, &mut self.masks, &mut self.tally);
+        let look = match cpu {
+            // SAFETY: `Cpu::all` lists this kernel only where the CPU has what it needs; panels are
+            // whole; cells are those of this tally's table, and the weights are padded.
+            #[cfg(target_arch = "x86_64")]
+            Cpu::Avx512 => unsafe {
+                match self.ask.weights {
+                    None => super::avx512::scores::<false>(a, b, bound.chunk, scores, before, tally),
+                    Some(_) => super::avx512::scores::<true>(a, b, bound.chunk, scores, before, tally),
+                }
+                super::avx512::judge(scores, cells, &verdict, now, masks)
+            },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Cpu::Avx2 => unsafe {
+                before.into_iter().for_each(|before| tally.count(before, 0));
+                super::avx2::scores(a, b, bound.chunk, scores);
+                super::avx2::judge(scores, cells, &verdict, now, masks);
+                true
+            },
+            _ => {
+                before.into_iter().for_each(|before| tally.count(before, 0));
+                super::portable::scores(a, b, bound.chunk, scores);
+                super::portable::judge(scores, cells, &verdict, now, masks);
+                true
+            }
+        };
+        self.waiting = true;
+        self.pending.swap(0, 1);
+        if look {
+            self.attend(at);
+        }
+    }
+
+    /// A score in f32 from here on may be one in f64 from `min` on.
+    fn reach(&self, min: f64) -> f32 {
+        ((min - self.filter.bound.error) as f32).next_down()
+    }
+
+    /// Hands over the pairs that the masks point at.
+    fn attend(&mut self, at: [u32; 2]) {
+        let reach = self.ask.min.map_or(f32::INFINITY, |min| self.reach(min));
+        for v in 0..VECTORS {
+            let mut bits = self.masks.doubt[v] | self.masks.wanted[v];
+            while bits != 0 {
+                let lane = bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                let p = v * VECTOR + lane;
+                let (i, j, score) = (at[0] + (p / NR) as u32, at[1] + (p % NR) as u32, self.scores.0[p]);
+                let doubt = self.masks.doubt[v] >> lane & 1 != 0;
+                if doubt {
+                    self.found.doubtful.push([i, j]);
+                }
+                if self.masks.wanted[v] >> lane & 1 == 0 {
+                    continue;
+                }
+                if self.ask.extremes.meets(score) && !doubt {
+                    self.found.extreme.push([i, j]);
+                }
+                if score >= reach || self.ask.best.is_some_and(|b| score >= b.from(i) || score >= b.from(j)) {
+                    self.found.near.push((i, j, score));
+                }
+            }
+        }
+        self.found.settle_some(self.ask);
+    }
+
+    fn finish(mut self) -> Found {
+        if self.waiting {
+            self.tally.count(&self.pending[0], 0);
+        }
+        self.tally.drain(&self.filter.cells, &mut self.found.counts);
+        self.found.settle(self.ask);
+        self.found
+    }
+}
+
+/// Which scores of a micro-tile are pairs: i < j, and both there.
+fn valid(rows: Range<u32>, columns: Range<u32>) -> [u16; VECTORS] {
+    let mut valid = [0u16; VECTORS];
+    for (r, i) in rows.take(MR).enumerate() {
+        for (c, j) in columns.clone().enumerate().filter(|(_, j)| i < *j) {
+            debug_assert!(j >= columns.start);
+            let p = r * NR + c;
+            valid[p / VECTOR] |= 1 << (p % VECTOR);
+        }
+    }
+    valid
+}

@@ -1,0 +1,253 @@
+//! Filters: fast ways to say which bin most pairs are in, and which pairs have to be looked at.
+//!
+//! A [`Filter`] is given a tile and settles what its error bound allows to settle: it adds to the
+//! counts of the bins, and hands over the pairs that it leaves in doubt ([`Found::doubtful`]), that
+//! may be the least or the most alike ([`Found::extreme`]), and that may be among the neighbours or
+//! over the threshold ([`Found::near`]). [`Found::settle`] scores those in f64. So a filter decides
+//! how long a run takes and nothing else. [`Dense`] scores every pair in f32.
+//!
+//! [`bound`](Bound) has the proof, [`cells`] the way from scores to bins, one file each kernel has
+//! its instructions: `portable` is the definition.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod bound;
+pub mod cells;
+mod dense;
+pub mod pack;
+mod portable;
+pub mod tally;
+
+pub use bound::Bound;
+pub use dense::Dense;
+
+use super::best::Best;
+use super::bins::{Bins, Count};
+use super::exact;
+use super::rows::Rows;
+use crate::pairs::Tile;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Which kernel runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cpu {
+    /// AVX-512 F, DQ, BW and VL.
+    Avx512,
+    /// AVX2 and FMA.
+    Avx2,
+    /// Whatever the compiler makes of plain Rust.
+    Portable,
+}
+
+impl Cpu {
+    /// The best kernel of this CPU; `STRATIGRAPH_KERNEL` (`avx512`, `avx2`, `portable`) can ask for a
+    /// lesser one. No result depends on it.
+    pub fn best() -> Self {
+        static BEST: std::sync::LazyLock<Cpu> = std::sync::LazyLock::new(|| {
+            let asked = std::env::var("STRATIGRAPH_KERNEL").unwrap_or_default();
+            let all = Cpu::all();
+            let wanted = all.iter().find(|cpu| cpu.name() == asked);
+            *wanted.unwrap_or(&all[0])
+        });
+        *BEST
+    }
+
+    /// All kernels that this CPU can run, the fastest first.
+    pub fn all() -> Vec<Self> {
+        let mut all = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            if has!("avx512f") && has!("avx512dq") && has!("avx512bw") && has!("avx512vl") {
+                all.push(Self::Avx512);
+            }
+            if has!("avx2") && has!("fma") {
+                all.push(Self::Avx2);
+            }
+        }
+        all.push(Self::Portable);
+        all
+    }
+
+    /// As it is called in the environment and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+            Self::Portable => "portable",
+        }
+    }
+}
+
+/// What a run wants to know about each pair.
+pub struct Ask<'a> {
+    /// The rows that are compared.
+    pub rows: Rows<'a>,
+    /// The bins of all histograms.
+    pub bins: &'a Bins,
+    /// Weights of each row, below 2^32, padded with [`pack::NR`] zero rows; without them a pair
+    /// counts once in every way.
+    pub weights: Option<&'a [Count]>,
+    /// List pairs with at least this score.
+    pub min: Option<f64>,
+    /// Keep the best neighbours of each row.
+    pub best: Option<&'a Best>,
+    /// The least and the highest score so far.
+    pub extremes: &'a Extremes,
+}
+
+/// A filter: settles the pairs i < j of a tile as far as it can.
+pub trait Filter: Sync {
+    /// Adds what it finds in this tile to `found`, in any order; may settle pairs on the way.
+    fn tile(&self, tile: &Tile, ask: &Ask<'_>, found: &mut Found);
+}
+
+/// A pair over the threshold: 12 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Edge {
+    /// The smaller row number.
+    pub first: u32,
+    /// The larger one.
+    pub second: u32,
+    /// The score, rounded to f32.
+    pub score: f32,
+}
+
+/// What is known of a tile, or of a part of it.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Pairs in each bin.
+    pub counts: Vec<Count>,
+    /// Least and highest score among the pairs that were scored in f64.
+    pub range: (f64, f64),
+    /// Pairs over the threshold.
+    pub edges: Vec<Edge>,
+    /// Pairs i < j that are in no bin yet.
+    pub doubtful: Vec<[u32; 2]>,
+    /// Pairs that may be the least or the most alike, besides those in doubt.
+    pub extreme: Vec<[u32; 2]>,
+    /// Pairs that may be neighbours or over the threshold, with their score in f32.
+    pub near: Vec<(u32, u32, f32)>,
+    /// Pairs scored in f64.
+    pub rechecked: u64,
+}
+
+/// Pairs that a [`Found`] collects before it is worth to settle them.
+const BATCH: usize = 1 << 12;
+
+impl Found {
+    /// Nothing yet.
+    pub fn new(bins: &Bins) -> Self {
+        Self {
+            counts: vec![[0; 4]; bins.len()],
+            range: (f64::INFINITY, f64::NEG_INFINITY),
+            edges: Vec::new(),
+            doubtful: Vec::new(),
+            extreme: Vec::new(),
+            near: Vec::new(),
+            rechecked: 0,
+        }
+    }
+
+    /// Settles if enough has come together.
+    pub fn settle_some(&mut self, ask: &Ask<'_>) {
+        if self.doubtful.len().max(self.extreme.len()).max(self.near.len()) >= BATCH {
+            self.settle(ask);
+        }
+    }
+
+    /// Scores all pairs that are still open in f64, and puts them where they belong.
+    pub fn settle(&mut self, ask: &Ask<'_>) {
+        let Self { counts, range, edges, doubtful, extreme, near, rechecked } = self;
+        let mut widen = |score: f64| *range = (range.0.min(score), range.1.max(score));
+        exact::score_all(&ask.rows, doubtful, |at, score| {
+            let [i, j] = doubtful[at].map(|i| i as usize);
+            let count = &mut counts[ask.bins.bin(score)];
+            for w in 0..4 {
+                count[w] += ask.weights.map_or(1, |weights| weights[i][w] * weights[j][w]);
+            }
+            widen(score);
+        });
+        exact::score_all(&ask.rows, extreme, |_, score| widen(score));
+        *rechecked += (doubtful.len() + extreme.len()) as u64;
+        doubtful.clear();
+        extreme.clear();
+        if let Some(best) = ask.best {
+            best.add(&ask.rows, near);
+        }
+        if let Some(min) = ask.min {
+            let reach = min - ask.extremes.error;
+            let over: Vec<_> = near.iter().filter(|n| f64::from(n.2) >= reach).map(|n| [n.0, n.1]).collect();
+            *rechecked += over.len() as u64;
+            exact::score_all(&ask.rows, &over, |at, score| {
+                if score >= min {
+                    edges.push(Edge { first: over[at][0], second: over[at][1], score: score as f32 });
+                }
+            });
+        }
+        near.clear();
+    }
+
+    /// Adds what another part found. Both are settled.
+    pub fn merge(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            count.iter_mut().zip(more).for_each(|(c, m)| *c += m);
+        }
+        self.range = (self.range.0.min(other.range.0), self.range.1.max(other.range.1));
+        self.edges.extend_from_slice(&other.edges);
+        self.rechecked += other.rechecked;
+    }
+}
+
+/// The least and the highest score so far, as bounds that are known to hold: a score of at least
+/// `high` exists, and one of at most `low`. Racing updates can only lose some sharpness.
+#[derive(Debug)]
+pub struct Extremes {
+    high: AtomicU32,
+    low: AtomicU32,
+    /// The error bound of the filter.
+    pub error: f64,
+}
+
+impl Extremes {
+    /// From some score that is known.
+    pub fn new(score: f64, error: f64) -> Self {
+        let high = (score as f32).next_down().to_bits();
+        Self { high: high.into(), low: (score as f32).next_up().to_bits().into(), error }
+    }
+
+    /// A score in f32 from here on may be the highest.
+    pub fn high_from(&self) -> f32 {
+        (f32::from_bits(self.high.load(Ordering::Relaxed)) - self.margin()).next_down()
+    }
+
+    /// A score in f32 up to here may be the least.
+    pub fn low_from(&self) -> f32 {
+        (f32::from_bits(self.low.load(Ordering::Relaxed)) + self.margin()).next_up()
+    }
+
+    /// True if this score in f32 may belong to the highest or the least; remembers it.
+    pub fn meets(&self, score: f32) -> bool {
+        let (high, low) = (self.high_from(), self.low_from());
+        if score >= high {
+            let sure = (score - self.margin()).next_down();
+            if sure > f32::from_bits(self.high.load(Ordering::Relaxed)) {
+                self.high.store(sure.to_bits(), Ordering::Relaxed);
+            }
+        }
+        if score <= low {
+            let sure = (score + self.margin()).next_up();
+            if sure < f32::from_bits(self.low.load(Ordering::Relaxed)) {
+                self.low.store(sure.to_bits(), Ordering::Relaxed);
+            }
+        }
+        score >= high || score <= low
+    }
+
+    fn margin(&self) -> f32 {
+        (self.error as f32).next_up()
+    }
+}

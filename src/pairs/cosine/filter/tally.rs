@@ -1,0 +1,126 @@
+//! What kernels fill: scores of a micro-tile, cells waiting to be counted, counts.
+
+use super::super::bins::Count;
+use super::cells::Cells;
+use super::pack::{MR, NR};
+
+/// Scores in a vector of the widest kernel; masks have a bit for each.
+pub const VECTOR: usize = 16;
+/// Vectors in a micro-tile.
+pub const VECTORS: usize = MR * NR / VECTOR;
+
+/// The scores of a micro-tile, row by row.
+#[repr(align(64))]
+pub struct Scores(pub [f32; MR * NR]);
+
+/// Cells of a micro-tile that are not counted yet. A kernel may count them between its
+/// multiplications, where units for that are idle.
+#[repr(align(64))]
+pub struct Pending {
+    /// Cell of each pair; [`Cells::none`] for those that do not count.
+    pub cells: [u16; MR * NR],
+    /// First row i and first row j of the micro-tile.
+    pub at: [u32; 2],
+}
+
+/// One bit for each score, 16 to a word.
+pub struct Masks {
+    /// Too near to a threshold: no cell.
+    pub doubt: [u16; VECTORS],
+    /// At or beyond a limit of [`Verdict`].
+    pub wanted: [u16; VECTORS],
+}
+
+/// What decides about the scores of a micro-tile besides the cells.
+pub struct Verdict<'a> {
+    /// Bit mask of the scores that are pairs; `None` if all are.
+    pub valid: Option<&'a [u16; VECTORS]>,
+    /// A score is wanted from here on: for its row i ...
+    pub row_from: [f32; MR],
+    /// ... or for its row j.
+    pub column_from: &'a [f32; NR],
+    /// Or down from here.
+    pub below: f32,
+}
+
+impl Scores {
+    /// Zeros.
+    pub fn new() -> Self {
+        Self([0.0; MR * NR])
+    }
+}
+
+impl Pending {
+    /// Nothing to count.
+    pub fn new(cells: &Cells) -> Self {
+        Self { cells: [cells.none(); MR * NR], at: [0; 2] }
+    }
+}
+
+impl Masks {
+    /// Nothing in doubt, nothing wanted.
+    pub fn new() -> Self {
+        Self { doubt: [0; VECTORS], wanted: [0; VECTORS] }
+    }
+}
+
+/// Counts by cell.
+pub struct Tally<'a> {
+    /// Weights of each row, padded by [`NR`] rows; without them pairs count once.
+    pub weights: Option<&'a [Count]>,
+    /// Without weights: two tables, one after the other, so that equal cells that follow each other
+    /// do not wait for each other.
+    pub plain: Vec<u32>,
+    /// Length of one of the tables.
+    pub stride: usize,
+    /// With weights.
+    pub weighted: Vec<Count>,
+}
+
+impl<'a> Tally<'a> {
+    /// Nothing counted.
+    pub fn new(cells: &Cells, weights: Option<&'a [Count]>) -> Self {
+        // Rounding at the upper end can give one cell more than there are.
+        let stride = (cells.bins.len() + 2).next_multiple_of(16);
+        let (plain, weighted) = if weights.is_some() { (0, stride) } else { (2 * stride, 0) };
+        Self { weights, plain: vec![0; plain], stride, weighted: vec![[0; 4]; weighted] }
+    }
+
+    /// Counts a micro-tile from its `from`-th pair on.
+    pub fn count(&mut self, pending: &Pending, from: usize) {
+        match self.weights {
+            None => {
+                for cell in &pending.cells[from..] {
+                    self.plain[usize::from(*cell)] += 1;
+                }
+            }
+            Some(weights) => {
+                for (p, cell) in pending.cells.iter().enumerate().skip(from) {
+                    let i = &weights[pending.at[0] as usize + p / NR];
+                    let j = &weights[pending.at[1] as usize + p % NR];
+                    let sums = &mut self.weighted[usize::from(*cell)];
+                    for w in 0..4 {
+                        sums[w] = sums[w].wrapping_add(i[w] * j[w]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Moves all counts to their bins. To be called before 2^32 pairs are counted.
+    pub fn drain(&mut self, cells: &Cells, into: &mut [Count]) {
+        for (cell, bin) in cells.bins.iter().enumerate() {
+            let counts = &mut into[usize::from(*bin)];
+            if self.weights.is_some() {
+                for w in 0..4 {
+                    counts[w] += self.weighted[cell][w];
+                }
+            } else {
+                let pairs = u64::from(self.plain[cell]) + u64::from(self.plain[self.stride + cell]);
+                counts.iter_mut().for_each(|c| *c += pairs);
+            }
+        }
+        self.plain.fill(0);
+        self.weighted.fill([0; 4]);
+    }
+}

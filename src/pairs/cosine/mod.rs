@@ -1,0 +1,258 @@
+//! Exact all-pairs cosine similarity of vectors of length 1.
+//!
+//! The study compares 300-dimensional document vectors with sklearn's `cosine_similarity` and counts
+//! the scores in ranges of 0.1. Here a pair's score is the float64 dot product of the two stored f32
+//! rows, summed in index order ([`exact`]), and all counts, neighbours and lists are those of that
+//! number, on any CPU, any number of ranks, and any tile size. Steps:
+//!
+//! 1. [`rows`]: rows are checked; equal ones are compared once and weighed.
+//! 2. [`bins`]: all histograms of a run are counted at once.
+//! 3. [`filter`]: a fast kernel settles nearly all pairs, and says which it cannot.
+//! 4. [`exact`]: those are scored in f64.
+//! 5. [`best`]: the neighbours of each row; [`moments`]: mean and deviation, without any pair.
+//! 6. [`results`]: tiles are merged and checked to close.
+
+pub mod best;
+pub mod bins;
+pub mod exact;
+pub mod filter;
+pub mod moments;
+pub mod results;
+pub mod rows;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use super::journal::{Fingerprint, Finished};
+use super::{Error, Job, Outcome, Plan, Shape, Tile};
+use crate::world::World;
+use best::Best;
+use bins::{Bins, Count};
+use filter::cells::Cells;
+use filter::{Ask, Bound, Cpu, Dense, Extremes, Filter, Found};
+use results::{Merge, Results};
+use rows::{Groups, Rows};
+use sha2::{Digest, Sha256};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use wire::Partial;
+
+/// What a run computes and keeps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Edges of each histogram.
+    pub histograms: Vec<Vec<f64>>,
+    /// Edges of a histogram that is also counted as the study did.
+    pub as_published: Option<Vec<f64>>,
+    /// Neighbours kept for each distinct row; 0 for none.
+    pub top_k: usize,
+    /// List the pairs with at least this score.
+    pub min: Option<f64>,
+    /// Rows in a tile each way; what a kill can cost, but no result, depends on it.
+    pub tile_edge: Option<u32>,
+    /// Which kernel scores.
+    pub cpu: Cpu,
+}
+
+impl Options {
+    /// Ranges of 0.1 from -0.5 to 1: the study's.
+    pub fn study_edges() -> Vec<f64> {
+        (-5..=10).map(|i| f64::from(i) / 10.0).collect()
+    }
+
+    /// Ranges of 0.01 from -1 to 1.
+    pub fn fine_edges() -> Vec<f64> {
+        (-100..=100).map(|i| f64::from(i) / 100.0).collect()
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            histograms: vec![Self::study_edges(), Self::fine_edges()],
+            as_published: None,
+            top_k: 0,
+            min: None,
+            tile_edge: None,
+            cpu: Cpu::best(),
+        }
+    }
+}
+
+/// How often each input row occurs in the corpora behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Multiplicity {
+    /// In layers.
+    pub layers: Option<Vec<u64>>,
+    /// In images.
+    pub images: Option<Vec<u64>>,
+}
+
+/// Vectors ready to be compared. Every rank prepares the same.
+pub struct Prepared<'a> {
+    /// The distinct rows.
+    pub rows: Rows<'a>,
+    /// Which input row is which of them.
+    pub groups: &'a Groups,
+    /// Weights of each distinct row: 1, input rows, layers, images.
+    pub weights: Vec<Count>,
+    /// True if any weight is not 1.
+    pub weighted: bool,
+    /// The merged bins.
+    pub bins: Bins,
+    /// The tiles.
+    pub plan: Plan,
+    /// What is wanted; `top_k` is at most n - 1.
+    pub options: Options,
+    filter: Box<dyn Filter + 'a>,
+    bound: Bound,
+}
+
+/// Rows in a tile each way for `n` rows: large, so that packing costs little, but enough tiles that
+/// ranks are even and a kill costs little.
+fn tile_edge(n: u32) -> u32 {
+    (n / 12).next_multiple_of(filter::pack::NR as u32 * 4).clamp(192, 8064)
+}
+
+impl<'a> Prepared<'a> {
+    /// Weighs, bounds and plans. `all` are the checked input rows, `groups` those of them.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for unsound edges, weights of another length than rows, or weights whose
+    /// sum reaches 2^32.
+    pub fn new(
+        all: Rows<'a>,
+        groups: &'a Groups,
+        multiplicity: &Multiplicity,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let rows = if groups.len() == all.len() { all } else { all.choose(&groups.representative) };
+        let n = u32::try_from(rows.len()).ok().filter(|n| *n < 1 << 31);
+        let n = n.ok_or_else(|| Error::Refused("2^31 vectors or more cannot be compared".into()))?;
+        let weights = weights_of(groups, all.len(), multiplicity)?;
+        let weighted = weights[..rows.len()].iter().any(|w| *w != [1; 4]);
+        let published: Vec<_> = options.as_published.iter().cloned().collect();
+        let bins = Bins::new(&options.histograms, &published)?;
+        // More chunks make fewer pairs doubtful and cost a little each; fine bins need them.
+        let chunk = rows.dims().div_ceil(if bins.len() > 64 { 2 } else { 1 });
+        let bound = Bound::of(&rows, chunk);
+        let cells = Cells::new(&bins, &bound);
+        let edge = options.tile_edge.unwrap_or_else(|| tile_edge(n));
+        let plan = Plan::new(n, edge, edge, Shape::Triangle);
+        let top_k = options.top_k.min(rows.len().saturating_sub(1));
+        let options = Options { top_k, ..options };
+        let filter = Box::new(Dense::new(options.cpu, bound, cells));
+        Ok(Self { rows, groups, weights, weighted, bins, plan, options, filter, bound })
+    }
+
+    /// Sha256 over a run's identity and the tile plan: journals of another run do not match.
+    pub fn fingerprint(&self, identity: &str) -> Fingerprint {
+        let Options { histograms, as_published, top_k, min, .. } = &self.options;
+        let text = format!(
+            "stratigraph {} cosine\n{identity}\n{histograms:?} {as_published:?} top_k={top_k} min={min:?}\n{}\n",
+            env!("CARGO_PKG_VERSION"),
+            self.plan.describe()
+        );
+        Sha256::digest(text.as_bytes()).into()
+    }
+
+    /// A kernel for tiles: what [`Prepared::compute`] gives the engine.
+    pub fn kernel(&self) -> impl FnMut(&Tile) -> Vec<u8> {
+        let Options { top_k, min, .. } = self.options;
+        let (n, error) = (self.rows.len(), self.bound.error);
+        let some = if n > 1 { exact::score(self.rows.row(0), self.rows.row(n - 1)) } else { 0.0 };
+        let extremes = Extremes::new(some, error);
+        let best = (top_k > 0 && n > 1).then(|| Best::new(n, top_k, error));
+        move |tile| {
+            let weights = self.weighted.then_some(self.weights.as_slice());
+            let best = best.as_ref();
+            let ask = Ask { rows: self.rows, bins: &self.bins, weights, min, best, extremes: &extremes };
+            let mut found = Found::new(&self.bins);
+            self.filter.tile(tile, &ask, &mut found);
+            found.settle(&ask);
+            let mut neighbours = Vec::new();
+            if let Some(best) = best {
+                neighbours = best.take_new(&self.rows, tile.rows.clone());
+                let columns = tile.columns.start.max(tile.rows.end)..tile.columns.end;
+                neighbours.extend(best.take_new(&self.rows, columns));
+            }
+            let counts = (0u32..).zip(&found.counts).filter(|(_, c)| **c != [0; 4]).map(|(b, c)| (b, *c));
+            found.edges.sort_unstable_by_key(|e| (e.first, e.second));
+            wire::encode(&Partial {
+                counts: counts.collect(),
+                range: found.range,
+                rechecked: found.rechecked,
+                neighbours,
+                edges: found.edges,
+            })
+        }
+    }
+
+    /// Computes the tiles that are still missing. Collective.
+    ///
+    /// # Errors
+    /// [`Error::Journal`], [`Error::Refused`].
+    pub fn compute(
+        &self,
+        world: &World,
+        journal: &Path,
+        fingerprint: &Fingerprint,
+        stop: &AtomicBool,
+        progress: &(dyn Fn(u64, u64) + Sync),
+        after_tile: impl Fn(),
+    ) -> Result<Outcome, Error> {
+        let job = Job { plan: &self.plan, fingerprint, directory: journal, stop, progress };
+        let mut kernel = self.kernel();
+        super::compute(world, &job, |tile| {
+            let payload = kernel(tile);
+            after_tile();
+            payload
+        })
+    }
+
+    /// Merges all tiles from the journals, on rank 0.
+    ///
+    /// # Errors
+    /// [`Error::Journal`] if a tile is missing or unreadable, [`Error::Refused`] if the sums do not
+    /// close.
+    pub fn merge(&self, journal: &Path, fingerprint: &Fingerprint) -> Result<Results, Error> {
+        let mut merge = Merge::begin(self);
+        let finished = Finished::scan(journal, self.plan.tiles(), fingerprint)?;
+        finished.replay(|tile, payload| {
+            let partial = wire::decode(payload, self.plan.items(), self.bins.len());
+            let partial = partial.ok_or_else(|| Error::Journal {
+                path: journal.to_owned(),
+                reason: format!("tile {tile} holds something else than a result; remove the journal"),
+            })?;
+            merge.add(partial);
+            Ok(())
+        })?;
+        merge.finish()
+    }
+}
+
+/// Weights of the groups, padded with zero rows as [`Ask::weights`] needs them.
+fn weights_of(groups: &Groups, rows: usize, multiplicity: &Multiplicity) -> Result<Vec<Count>, Error> {
+    let mut weights = vec![[0u64; 4]; groups.len() + filter::pack::NR];
+    let documents = groups.sums(|_| 1);
+    let sums = |given: &Option<Vec<u64>>, name: &str| match given {
+        None => Ok(documents.clone()),
+        Some(given) if given.len() != rows => Err(Error::Refused(format!(
+            "there are {} multiplicities of {name} for {rows} vectors",
+            given.len()
+        ))),
+        Some(given) => {
+            let total = given.iter().try_fold(0u64, |sum, w| sum.checked_add(*w));
+            match total.filter(|total| *total < 1 << 32) {
+                Some(_) => Ok(groups.sums(|i| given[i])),
+                None => Err(Error::Refused(format!("the multiplicities of {name} sum to 2^32 or more"))),
+            }
+        }
+    };
+    let layers = sums(&multiplicity.layers, "layers")?;
+    let images = sums(&multiplicity.images, "images")?;
+    for (g, weight) in weights.iter_mut().enumerate().take(groups.len()) {
+        *weight = [1, documents[g], layers[g], images[g]];
+    }
+    Ok(weights)
+}

@@ -1,0 +1,235 @@
+//! From the tiles' partial results to the numbers of a run.
+
+use super::Prepared;
+use super::best::Neighbour;
+use super::bins::Count;
+use super::exact;
+use super::filter::Edge;
+use super::moments::pair_sums;
+use super::wire::Partial;
+use crate::pairs::{Error, Histogram};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// The ways to count pairs, in the order of [`Count`].
+pub const WAYS: [&str; 4] = ["distinct_vectors", "documents", "layers", "images"];
+
+/// Everything a run found.
+#[derive(Debug, Clone)]
+pub struct Results {
+    /// Pairs of distinct rows in each of the merged bins; without pairs inside groups.
+    pub counts: Vec<Count>,
+    /// Least and highest score over pairs of distinct rows; `None` without pairs.
+    pub range: Option<(f64, f64)>,
+    /// Best neighbours of each distinct row, best first; empty if none were wanted.
+    pub neighbours: Vec<Vec<Neighbour>>,
+    /// Pairs of distinct rows over the threshold, ascending.
+    pub edges: Vec<Edge>,
+    /// Pairs that were scored in f64.
+    pub rechecked: u64,
+}
+
+/// Collects partial results in any order of tiles.
+pub struct Merge<'a> {
+    prepared: &'a Prepared<'a>,
+    results: Results,
+}
+
+impl<'a> Merge<'a> {
+    /// Begins with nothing.
+    pub fn begin(prepared: &'a Prepared<'a>) -> Self {
+        let lists = if prepared.options.top_k > 0 { prepared.rows.len() } else { 0 };
+        let results = Results {
+            counts: vec![[0; 4]; prepared.bins.len()],
+            range: None,
+            neighbours: vec![Vec::new(); lists],
+            edges: Vec::new(),
+            rechecked: 0,
+        };
+        Self { prepared, results }
+    }
+
+    /// Adds the result of a tile.
+    pub fn add(&mut self, partial: Partial) {
+        let results = &mut self.results;
+        for (bin, count) in partial.counts {
+            results.counts[bin as usize].iter_mut().zip(count).for_each(|(c, m)| *c += m);
+        }
+        if partial.range.0 <= partial.range.1 {
+            let (low, high) = results.range.unwrap_or(partial.range);
+            results.range = Some((low.min(partial.range.0), high.max(partial.range.1)));
+        }
+        let k = self.prepared.options.top_k;
+        for (row, new) in partial.neighbours {
+            let list = &mut results.neighbours[row as usize];
+            list.extend(new);
+            if list.len() > 2 * k {
+                keep_best(list, k);
+            }
+        }
+        results.edges.extend(partial.edges);
+        results.rechecked += partial.rechecked;
+    }
+
+    /// The whole, after checking that the sums close.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if they do not: a tile was lost or counted twice.
+    pub fn finish(mut self) -> Result<Results, Error> {
+        let k = self.prepared.options.top_k;
+        self.results.neighbours.par_iter_mut().for_each(|list| keep_best(list, k));
+        self.results.edges.par_sort_unstable_by_key(|e| (e.first, e.second));
+        let weights = &self.prepared.weights[..self.prepared.rows.len()];
+        for way in 0..4 {
+            let found: u64 = self.results.counts.iter().map(|c| c[way]).sum();
+            let (sum, own) = weights.iter().fold((0u128, 0u128), |(sum, own), w| {
+                let w = u128::from(w[way]);
+                (sum + w, own + w * w)
+            });
+            let expected = (sum * sum - own) / 2;
+            if u128::from(found) != expected {
+                return Err(Error::Refused(format!(
+                    "the counts of {} do not close (found {found}, expected {expected}); nothing is \
+                     published, please report this",
+                    WAYS[way]
+                )));
+            }
+        }
+        Ok(self.results)
+    }
+}
+
+fn keep_best(list: &mut Vec<Neighbour>, k: usize) {
+    list.sort_unstable_by(Neighbour::order);
+    list.truncate(k);
+}
+
+/// The statistics of one way to count pairs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measures {
+    /// Which way: one of [`WAYS`].
+    pub of: String,
+    /// Items compared.
+    pub items: u64,
+    /// Unordered pairs of different items. Two items with equal vectors have similarity 1 (0 if the
+    /// vectors are zeros).
+    pub pairs: u64,
+    /// Pairs with equal vectors.
+    pub equal: u64,
+    /// Mean score; `null` without pairs.
+    pub mean: Option<f64>,
+    /// Population standard deviation.
+    pub std: Option<f64>,
+    /// Least score.
+    pub min: Option<f64>,
+    /// Highest score.
+    pub max: Option<f64>,
+    /// The histograms, in the order of [`super::Options::histograms`].
+    pub histograms: Vec<Histogram>,
+    /// As the study counts; see [`Published`].
+    pub as_published: Option<Published>,
+}
+
+/// The study's way to count: all ordered pairs and the diagonal, counted in ranges with both edges
+/// included (so a score on an inner edge counts twice), halved; scores outside the ranges are lost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Published {
+    /// Edges of the ranges.
+    pub edges: Vec<f64>,
+    /// Half the ordered pairs, diagonal included, in each range.
+    pub counts: Vec<f64>,
+    /// Their sum.
+    pub sum: f64,
+    /// What it would be if every ordered pair counted once: half the square.
+    pub half_square: f64,
+}
+
+/// Pairs inside groups of equal rows, of one way to count.
+struct Inside {
+    pairs: u64,
+    /// Those of zero rows.
+    zeros: u64,
+}
+
+impl Results {
+    /// Statistics of each way to count. `ways` says which (positions in [`WAYS`]).
+    ///
+    /// # Errors
+    /// As [`super::bins::Bins::histogram`].
+    pub fn measures(&self, prepared: &Prepared<'_>, ways: &[usize]) -> Result<Vec<Measures>, Error> {
+        let n = prepared.rows.len();
+        let own: Vec<f64> = (0..n)
+            .into_par_iter()
+            .map(|i| exact::score(prepared.rows.row(i), prepared.rows.row(i)))
+            .collect();
+        let mut sums = Vec::new();
+        let mut all = Vec::new();
+        for &way in ways {
+            let weight = |i: usize| prepared.weights[i][way];
+            // Equal weights have equal sums; adding up is not for nothing.
+            let known = sums
+                .iter()
+                .position(|(other, _): &(usize, _)| (0..n).all(|i| prepared.weights[i][*other] == weight(i)));
+            let pair_sums = known.map_or_else(|| pair_sums(&prepared.rows, weight), |at| sums[at].1);
+            sums.push((way, pair_sums));
+            let mut inside = Inside { pairs: 0, zeros: 0 };
+            for (i, own) in own.iter().enumerate() {
+                let pairs = weight(i) * weight(i).saturating_sub(1) / 2;
+                inside.pairs += pairs;
+                inside.zeros += if *own == 0.0 { pairs } else { 0 };
+            }
+            let counts: Vec<u64> = self.counts.iter().map(|c| c[way]).collect();
+            let mut whole = counts.clone();
+            whole[prepared.bins.bin(1.0)] += inside.pairs - inside.zeros;
+            whole[prepared.bins.bin(0.0)] += inside.zeros;
+            let pairs: u64 = whole.iter().sum();
+            let ones = (inside.pairs - inside.zeros) as f64;
+            let mean = (pairs > 0).then(|| (pair_sums.scores + ones) / pairs as f64);
+            let square = (pairs > 0).then(|| (pair_sums.squares + ones) / pairs as f64);
+            let std = mean.zip(square).map(|(mean, square)| (square - mean * mean).max(0.0).sqrt());
+            let mut range = self.range;
+            for (score, pairs) in [(1.0, inside.pairs - inside.zeros), (0.0, inside.zeros)] {
+                if pairs > 0 {
+                    let (low, high) = range.unwrap_or((score, score));
+                    range = Some((low.min(score), high.max(score)));
+                }
+            }
+            let histograms = prepared.options.histograms.iter();
+            let histograms = histograms.map(|edges| prepared.bins.histogram(edges, &whole));
+            let published = prepared.options.as_published.as_ref();
+            all.push(Measures {
+                of: WAYS[way].to_owned(),
+                items: (0..n).map(weight).sum(),
+                pairs,
+                equal: inside.pairs,
+                mean,
+                std,
+                min: range.map(|r| r.0),
+                max: range.map(|r| r.1),
+                histograms: histograms.collect::<Result<_, _>>()?,
+                as_published: published.map(|edges| as_published(prepared, edges, &counts, &own, way)),
+            });
+        }
+        Ok(all)
+    }
+}
+
+/// Ordered pairs of equal rows, the diagonal among them, have the score of a row with itself.
+fn as_published(
+    prepared: &Prepared<'_>,
+    edges: &[f64],
+    counts: &[u64],
+    own: &[f64],
+    way: usize,
+) -> Published {
+    let mut ordered: Vec<u64> = counts.iter().map(|c| 2 * c).collect();
+    let mut items = 0.0;
+    for (weight, own) in prepared.weights.iter().zip(own) {
+        ordered[prepared.bins.bin(*own)] += weight[way] * weight[way];
+        items += weight[way] as f64;
+    }
+    let closed = prepared.bins.closed_ranges(edges, &ordered);
+    let counts: Vec<f64> = closed.iter().map(|c| *c as f64 / 2.0).collect();
+    let sum = counts.iter().sum();
+    Published { edges: edges.to_vec(), counts, sum, half_square: items * items / 2.0 }
+}

@@ -1,0 +1,125 @@
+//! A tile's result as bytes, for the journal: little-endian words.
+
+use super::best::Neighbour;
+use super::bins::Count;
+use super::filter::Edge;
+
+/// What a tile found, settled.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Partial {
+    /// `(bin, pairs)` of the bins that are not empty.
+    pub counts: Vec<(u32, Count)>,
+    /// Least and highest score among pairs that may be either; infinite if there is none.
+    pub range: (f64, f64),
+    /// Pairs that were scored in f64.
+    pub rechecked: u64,
+    /// Neighbours by row; rows may come more than once.
+    pub neighbours: Vec<(u32, Vec<Neighbour>)>,
+    /// Pairs over the threshold.
+    pub edges: Vec<Edge>,
+}
+
+/// Writes a partial result.
+pub fn encode(partial: &Partial) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + partial.counts.len() * 36 + partial.edges.len() * 12);
+    let mut put = |bytes: &[u8]| out.extend_from_slice(bytes);
+    put(&partial.range.0.to_le_bytes());
+    put(&partial.range.1.to_le_bytes());
+    put(&partial.rechecked.to_le_bytes());
+    put(&(partial.counts.len() as u64).to_le_bytes());
+    for (bin, count) in &partial.counts {
+        put(&bin.to_le_bytes());
+        count.iter().for_each(|c| put(&c.to_le_bytes()));
+    }
+    put(&(partial.neighbours.len() as u64).to_le_bytes());
+    for (row, neighbours) in &partial.neighbours {
+        put(&row.to_le_bytes());
+        put(&(neighbours.len() as u32).to_le_bytes());
+        for n in neighbours {
+            put(&n.index.to_le_bytes());
+            put(&n.score.to_le_bytes());
+        }
+    }
+    put(&(partial.edges.len() as u64).to_le_bytes());
+    for edge in &partial.edges {
+        put(&edge.first.to_le_bytes());
+        put(&edge.second.to_le_bytes());
+        put(&edge.score.to_le_bytes());
+    }
+    out
+}
+
+struct In<'a>(&'a [u8]);
+
+impl In<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn f64(&mut self) -> Option<f64> {
+        self.take().map(f64::from_le_bytes)
+    }
+}
+
+/// Reads a partial result of `n` rows and `bins` bins back. `None` if the bytes are not what
+/// [`encode`] writes.
+pub fn decode(bytes: &[u8], n: u32, bins: usize) -> Option<Partial> {
+    let mut input = In(bytes);
+    let range = (input.f64()?, input.f64()?);
+    let rechecked = input.u64()?;
+    let mut partial = Partial { range, rechecked, ..Partial::default() };
+    for _ in 0..input.u64()? {
+        let bin = input.u32().filter(|b| (*b as usize) < bins)?;
+        partial.counts.push((bin, [input.u64()?, input.u64()?, input.u64()?, input.u64()?]));
+    }
+    for _ in 0..input.u64()? {
+        let row = input.u32().filter(|r| *r < n)?;
+        let mut neighbours = Vec::new();
+        for _ in 0..input.u32()? {
+            neighbours.push(Neighbour { index: input.u32().filter(|r| *r < n)?, score: input.f64()? });
+        }
+        partial.neighbours.push((row, neighbours));
+    }
+    for _ in 0..input.u64()? {
+        let edge = Edge {
+            first: input.u32()?,
+            second: input.u32().filter(|r| *r < n)?,
+            score: input.take().map(f32::from_le_bytes)?,
+        };
+        partial.edges.push(edge);
+    }
+    input.0.is_empty().then_some(partial)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_trip_and_nothing_else() {
+        let partial = Partial {
+            counts: vec![(3, [1, 2, 3, u64::MAX])],
+            range: (-0.5, f64::NEG_INFINITY),
+            rechecked: 9,
+            neighbours: vec![(2, vec![Neighbour { index: 1, score: 0.25 }]), (0, vec![])],
+            edges: vec![Edge { first: 0, second: 4, score: 0.5 }],
+        };
+        let bytes = encode(&partial);
+        assert_eq!(decode(&bytes, 5, 4), Some(partial));
+        assert_eq!(decode(&bytes, 4, 4), None);
+        assert_eq!(decode(&bytes, 5, 3), None);
+        for cut in 0..bytes.len() {
+            assert_eq!(decode(&bytes[..cut], 5, 4), None);
+        }
+    }
+}
