@@ -3,6 +3,7 @@
 
 mod choice;
 mod claim;
+mod cosine;
 mod exit;
 mod export;
 mod import;
@@ -73,6 +74,7 @@ enum Command {
     Export(export::Args),
     Tokenize(tokenize::Args),
     Jaccard(jaccard::Args),
+    Cosine(cosine::Args),
     Reduce(reduce::Args),
     Inspect(inspect::Args),
     Synth(synth::Args),
@@ -85,7 +87,7 @@ enum Command {
 impl Command {
     /// True if SIGTERM and SIGUSR1 end the command cleanly; for all others they are the end.
     fn stops_cleanly(&self) -> bool {
-        matches!(self, Self::Jaccard(_) | Self::Run(_))
+        matches!(self, Self::Jaccard(_) | Self::Cosine(_) | Self::Run(_))
     }
 
     /// True if rank 0 alone does the work.
@@ -139,6 +141,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::run(args, &context),
         Command::Tokenize(args) => tokenize::run(args, &context),
         Command::Jaccard(args) => jaccard::run(args, &context),
+        Command::Cosine(args) => cosine::run(args, &context),
         Command::Reduce(args) => reduce::run(args, &context),
         Command::Inspect(args) => inspect::run(args, &context),
         Command::Synth(args) => synth::run(args, &context),

@@ -18,7 +18,7 @@ mod write;
 
 pub use inspect::{Entry, Listing, list};
 pub use mapped::{MappedArray, MappedMatrix};
-pub use read::Reader;
+pub use read::{FloatMatrix, FloatValues, Reader};
 pub use write::Writer;
 
 use std::path::{Path, PathBuf};

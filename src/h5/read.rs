@@ -5,6 +5,26 @@ use crate::strings::StringTable;
 use hdf5::types::VarLenUnicode;
 use std::path::{Path, PathBuf};
 
+/// A matrix of floats of whatever precision.
+pub struct FloatMatrix {
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of columns.
+    pub columns: usize,
+    /// Row-major.
+    pub values: FloatValues,
+}
+
+/// Values of a [`FloatMatrix`].
+pub enum FloatValues {
+    /// 32 bit, mapped: ranks of a node share them.
+    Mapped(MappedArray<f32>),
+    /// 32 bit, read, because they are chunked, compressed or of another byte order.
+    Single(Vec<f32>),
+    /// 64 bit.
+    Double(Vec<f64>),
+}
+
 /// An open file of a known kind.
 pub struct Reader {
     file: hdf5::File,
@@ -140,6 +160,35 @@ impl Reader {
             return self.array(name).map(MappedArray::owned);
         }
         MappedArray::open(&self.path, name, offset, length)
+    }
+
+    /// A matrix of 32 or 64 bit floats of any file: mapped if it can be, else read.
+    ///
+    /// # Errors
+    /// [`Error::Item`] if there is no such dataset or it is no such matrix; then the file's matrices
+    /// are listed.
+    pub fn float_matrix(&self, name: &str) -> Result<FloatMatrix> {
+        let refuse = |reason: &str| {
+            let known = super::list(self).map(|l| l.datasets).unwrap_or_default();
+            let known = known.into_iter().filter(|d| d.shape.len() == 2 && d.element.starts_with("float"));
+            let names: Vec<_> = known.map(|d| format!("/{}", d.name)).collect();
+            Error::item(&self.path, name, format!("{reason}; matrices in this file: {}", names.join(", ")))
+        };
+        let dataset = self.file.dataset(name).map_err(|_| refuse("there is no such dataset"))?;
+        let [rows, columns] = dataset.shape()[..] else { return Err(refuse("has not two dimensions")) };
+        let is = |found: hdf5::Result<bool>| found.unwrap_or(false);
+        let fail = |e: hdf5::Error| Error::item(&self.path, name, e);
+        let values = if is(dataset.dtype().map(|t| t.is::<f32>())) {
+            match self.map(name) {
+                Ok(map) => FloatValues::Mapped(map),
+                Err(_) => FloatValues::Single(dataset.read_raw().map_err(fail)?),
+            }
+        } else if is(dataset.dtype().map(|t| t.is::<f64>())) {
+            FloatValues::Double(dataset.read_raw().map_err(fail)?)
+        } else {
+            return Err(refuse("does not consist of 32 or 64 bit floats"));
+        };
+        Ok(FloatMatrix { rows, columns, values })
     }
 
     /// A string table written by [`super::Writer::strings`].

@@ -1,11 +1,13 @@
 //! The rank-0 reducer: what a run found, as one summary that people read.
 
+mod cosine;
 mod format;
 mod jaccard;
 mod stats;
 mod summary;
 mod tokens;
 
+pub use cosine::cosine_text;
 pub use format::{bytes, count, duration, table};
 pub use jaccard::jaccard_text;
 pub use stats::stats_text;

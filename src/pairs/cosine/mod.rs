@@ -15,15 +15,23 @@
 pub mod best;
 pub mod bins;
 pub mod exact;
+pub mod files;
 pub mod filter;
 pub mod moments;
+mod needs;
 pub mod results;
 pub mod rows;
+pub mod source;
+pub mod summary;
 #[cfg(test)]
 mod tests;
 mod wire;
 
-use super::journal::{Fingerprint, Finished};
+pub use needs::{Cluster, Needs};
+pub use source::Source;
+pub use summary::Summary;
+
+use super::journal::Fingerprint;
 use super::{Error, Job, Outcome, Plan, Shape, Tile};
 use crate::world::World;
 use best::Best;
@@ -33,8 +41,6 @@ use filter::{Ask, Bound, Cpu, Dense, Extremes, Filter, Found};
 use results::{Merge, Results};
 use rows::{Groups, Rows};
 use sha2::{Digest, Sha256};
-use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use wire::Partial;
 
 /// What a run computes and keeps.
@@ -192,40 +198,19 @@ impl<'a> Prepared<'a> {
     ///
     /// # Errors
     /// [`Error::Journal`], [`Error::Refused`].
-    pub fn compute(
-        &self,
-        world: &World,
-        journal: &Path,
-        fingerprint: &Fingerprint,
-        stop: &AtomicBool,
-        progress: &(dyn Fn(u64, u64) + Sync),
-        after_tile: impl Fn(),
-    ) -> Result<Outcome, Error> {
-        let job = Job { plan: &self.plan, fingerprint, directory: journal, stop, progress };
-        let mut kernel = self.kernel();
-        super::compute(world, &job, |tile| {
-            let payload = kernel(tile);
-            after_tile();
-            payload
-        })
+    pub fn compute(&self, world: &World, job: &Job<'_>) -> Result<Outcome, Error> {
+        super::compute(world, job, self.kernel())
     }
 
     /// Merges all tiles from the journals, on rank 0.
     ///
     /// # Errors
-    /// [`Error::Journal`] if a tile is missing or unreadable, [`Error::Refused`] if the sums do not
-    /// close.
-    pub fn merge(&self, journal: &Path, fingerprint: &Fingerprint) -> Result<Results, Error> {
+    /// Those of [`super::merge`]; [`Error::Refused`] if the sums do not close.
+    pub fn merge(&self, world: &World, job: &Job<'_>) -> Result<Results, Error> {
         let mut merge = Merge::begin(self);
-        let finished = Finished::scan(journal, self.plan.tiles(), fingerprint)?;
-        finished.replay(|tile, payload| {
-            let partial = wire::decode(payload, self.plan.items(), self.bins.len());
-            let partial = partial.ok_or_else(|| Error::Journal {
-                path: journal.to_owned(),
-                reason: format!("tile {tile} holds something else than a result; remove the journal"),
-            })?;
-            merge.add(partial);
-            Ok(())
+        super::merge(world, job, |_, payload| {
+            merge.add(wire::decode(payload, self.plan.items(), self.bins.len())?);
+            Some(())
         })?;
         merge.finish()
     }

@@ -56,8 +56,8 @@ fn brute_force(prepared: &Prepared<'_>) -> Expected {
     for i in 0..n {
         for j in i + 1..n {
             let s = score(rows.row(i), rows.row(j));
-            for w in 0..4 {
-                counts[prepared.bins.bin(s)][w] += prepared.weights[i][w] * prepared.weights[j][w];
+            for (w, count) in counts[prepared.bins.bin(s)].iter_mut().enumerate() {
+                *count += prepared.weights[i][w] * prepared.weights[j][w];
             }
             let (low, high) = range.unwrap_or((s, s));
             range = Some((s.min(low), s.max(high)));

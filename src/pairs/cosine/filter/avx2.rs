@@ -28,12 +28,14 @@ pub unsafe fn scores(a: &[f32], b: &[f32], chunk: usize, scores: &mut Scores) {
                 let mut a = a.as_ptr().add(first * MR + row);
                 let mut b = b.as_ptr().add(first * NR + column);
                 for _ in 0..here {
-                    let vectors: [__m256; WIDE] = std::array::from_fn(|c| _mm256_loadu_ps(b.add(c * LANES)));
+                    let b0 = _mm256_loadu_ps(b);
+                    let b1 = _mm256_loadu_ps(b.add(LANES));
+                    let b2 = _mm256_loadu_ps(b.add(2 * LANES));
                     for (r, sums) in sums.iter_mut().enumerate() {
                         let a = _mm256_broadcast_ss(&*a.add(r));
-                        for (sum, b) in sums.iter_mut().zip(vectors) {
-                            *sum = _mm256_fmadd_ps(a, b, *sum);
-                        }
+                        sums[0] = _mm256_fmadd_ps(a, b0, sums[0]);
+                        sums[1] = _mm256_fmadd_ps(a, b1, sums[1]);
+                        sums[2] = _mm256_fmadd_ps(a, b2, sums[2]);
                     }
                     (a, b) = (a.add(MR), b.add(NR));
                 }

@@ -81,12 +81,15 @@ pub unsafe fn scores<const WEIGHTED: bool>(
 unsafe fn step(a: *const f32, b: *const f32, sums: &mut Sums) {
     // SAFETY: see above.
     unsafe {
-        let b: [__m512; WIDE] = std::array::from_fn(|c| _mm512_loadu_ps(b.add(c * VECTOR)));
+        // Written out: a closure handed to a function without these CPU features is not inlined.
+        let b0 = _mm512_loadu_ps(b);
+        let b1 = _mm512_loadu_ps(b.add(VECTOR));
+        let b2 = _mm512_loadu_ps(b.add(2 * VECTOR));
         for (r, sums) in sums.iter_mut().enumerate() {
             let a = _mm512_set1_ps(*a.add(r));
-            for (sum, b) in sums.iter_mut().zip(b) {
-                *sum = _mm512_fmadd_ps(a, b, *sum);
-            }
+            sums[0] = _mm512_fmadd_ps(a, b0, sums[0]);
+            sums[1] = _mm512_fmadd_ps(a, b1, sums[1]);
+            sums[2] = _mm512_fmadd_ps(a, b2, sums[2]);
         }
     }
 }
@@ -136,9 +139,11 @@ pub unsafe fn judge(
 ) -> bool {
     // SAFETY: `Scores` holds VECTORS aligned vectors, `column_from` WIDE.
     let score = |v: usize| unsafe { _mm512_load_ps(scores.0.as_ptr().add(v * VECTOR)) };
-    let columns: [__m512; WIDE] =
+    let mut columns = [_mm512_setzero_ps(); WIDE];
+    for (c, column) in columns.iter_mut().enumerate() {
         // SAFETY: as above.
-        std::array::from_fn(|c| unsafe { _mm512_loadu_ps(verdict.column_from.as_ptr().add(c * VECTOR)) });
+        *column = unsafe { _mm512_loadu_ps(verdict.column_from.as_ptr().add(c * VECTOR)) };
+    }
     let none = _mm512_set1_epi32(i32::from(cells.none()));
     let below = _mm512_set1_ps(verdict.below);
     let mut any = 0u16;

@@ -79,10 +79,10 @@ impl<'a> Strip<'a> {
             filter,
             ask,
             columns,
-            scores: Scores::new(),
+            scores: Scores::default(),
             pending: [Pending::new(&filter.cells), Pending::new(&filter.cells)],
             waiting: false,
-            masks: Masks::new(),
+            masks: Masks::default(),
             tally: Tally::new(&filter.cells, ask.weights),
             found: Found::new(ask.bins),
         }

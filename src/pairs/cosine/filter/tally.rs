@@ -24,6 +24,7 @@ pub struct Pending {
 }
 
 /// One bit for each score, 16 to a word.
+#[derive(Default)]
 pub struct Masks {
     /// Too near to a threshold: no cell.
     pub doubt: [u16; VECTORS],
@@ -43,9 +44,8 @@ pub struct Verdict<'a> {
     pub below: f32,
 }
 
-impl Scores {
-    /// Zeros.
-    pub fn new() -> Self {
+impl Default for Scores {
+    fn default() -> Self {
         Self([0.0; MR * NR])
     }
 }
@@ -54,13 +54,6 @@ impl Pending {
     /// Nothing to count.
     pub fn new(cells: &Cells) -> Self {
         Self { cells: [cells.none(); MR * NR], at: [0; 2] }
-    }
-}
-
-impl Masks {
-    /// Nothing in doubt, nothing wanted.
-    pub fn new() -> Self {
-        Self { doubt: [0; VECTORS], wanted: [0; VECTORS] }
     }
 }
 
@@ -99,9 +92,7 @@ impl<'a> Tally<'a> {
                     let i = &weights[pending.at[0] as usize + p / NR];
                     let j = &weights[pending.at[1] as usize + p % NR];
                     let sums = &mut self.weighted[usize::from(*cell)];
-                    for w in 0..4 {
-                        sums[w] = sums[w].wrapping_add(i[w] * j[w]);
-                    }
+                    add_product(sums, i, j);
                 }
             }
         }
@@ -112,9 +103,7 @@ impl<'a> Tally<'a> {
         for (cell, bin) in cells.bins.iter().enumerate() {
             let counts = &mut into[usize::from(*bin)];
             if self.weights.is_some() {
-                for w in 0..4 {
-                    counts[w] += self.weighted[cell][w];
-                }
+                counts.iter_mut().zip(self.weighted[cell]).for_each(|(c, more)| *c += more);
             } else {
                 let pairs = u64::from(self.plain[cell]) + u64::from(self.plain[self.stride + cell]);
                 counts.iter_mut().for_each(|c| *c += pairs);
@@ -122,5 +111,11 @@ impl<'a> Tally<'a> {
         }
         self.plain.fill(0);
         self.weighted.fill([0; 4]);
+    }
+}
+
+fn add_product(sums: &mut Count, i: &Count, j: &Count) {
+    for ((sum, i), j) in sums.iter_mut().zip(i).zip(j) {
+        *sum = sum.wrapping_add(i * j);
     }
 }

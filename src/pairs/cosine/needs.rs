@@ -1,0 +1,151 @@
+//! What a run will need, told and checked before it starts.
+
+use super::Prepared;
+use super::exact;
+use crate::pairs::{Error, Tile};
+use rayon::prelude::*;
+use std::time::{Duration, Instant};
+
+/// Rows that are scored beforehand to learn how many pairs the threshold keeps.
+const SAMPLE_ROWS: usize = 64;
+
+/// Bytes of one rank's lists of neighbours, at most.
+const LISTS: u64 = 240 << 20;
+
+/// An estimate of what a run needs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Needs {
+    /// Pairs of distinct rows.
+    pub pairs: u64,
+    /// Pairs over the threshold, estimated from a sample of rows.
+    pub listed: u64,
+    /// Memory of one rank besides the vectors, in bytes.
+    pub memory: u64,
+    /// The same of rank 0, which also merges.
+    pub memory_of_root: u64,
+    /// The vectors, in bytes: once for each node if they are mapped.
+    pub vectors: u64,
+    /// Disk in the results directory, in bytes, journals included.
+    pub disk: u64,
+}
+
+/// Where a run is to take place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cluster {
+    /// Ranks in all.
+    pub ranks: usize,
+    /// Threads of each, as many cores.
+    pub threads: usize,
+}
+
+impl Needs {
+    /// Estimates; the sample costs a few milliseconds.
+    pub fn of(prepared: &Prepared<'_>, threads: usize) -> Self {
+        let n = prepared.rows.len() as u64;
+        let dims = prepared.rows.dims() as u64;
+        let k = prepared.options.top_k as u64;
+        let listed = listed(prepared);
+        let edge = prepared.plan.tile(0).columns.len() as u64;
+        let tiles = if n > 1 { u64::from(prepared.plan.tiles()) } else { 0 };
+        let packed = (edge + 48 + threads as u64 * 256) * dims * 4;
+        let lists = if k > 0 { (n * (2 * k + 32) * 8).min(LISTS) + n * 8 } else { 0 };
+        let index = n * 40 + prepared.groups.group.len() as u64 * 4;
+        let in_tile = listed.div_ceil(tiles.max(1)) * 40;
+        let memory = packed + lists + index + in_tile;
+        let moments = dims * dims * 8 * (threads as u64 + 1);
+        // While it merges, a list holds up to twice k neighbours of 16 bytes.
+        let merged = n * k * 2 * 16 + listed * 24 + moments;
+        // A neighbour is recorded when a tile finds it, and again when a better one replaces it.
+        let waves = (n as f64 / edge.max(1) as f64).ln_1p() + 1.0;
+        let journal = (n as f64 * k as f64 * 12.0 * waves) as u64 + listed * 12 + tiles * 4096;
+        let disk = journal + n * k * 12 + listed * 12 + n * 40;
+        Self {
+            pairs: n * n.saturating_sub(1) / 2,
+            listed,
+            memory,
+            memory_of_root: memory + merged,
+            vectors: n * dims * 4,
+            disk,
+        }
+    }
+
+    /// Refuses what cannot fit.
+    ///
+    /// # Errors
+    /// [`Error::DoesNotFit`].
+    pub fn check(&self, memory: u64, disk: u64) -> Result<(), Error> {
+        for (what, needed, available, hint) in [
+            (
+                "the run",
+                self.memory_of_root,
+                memory,
+                "raise --min, lower --top-k, or allow more with --memory",
+            ),
+            ("the results directory", self.disk, disk, "raise --min, lower --top-k, or choose another -o"),
+        ] {
+            if needed > available {
+                return Err(Error::DoesNotFit { what: what.into(), needed, available, hint: hint.into() });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Prepared<'_> {
+    /// Expected time of all tiles on a cluster of cores like the ones this process runs on, from a
+    /// calibration of about a second: whole tiles are computed by all threads of this process.
+    ///
+    /// The kernel's rate depends on how the scores lie (pairs in doubt are scored twice), so tiles
+    /// from all over the plan are taken.
+    pub fn expected(&self, cluster: &Cluster) -> Duration {
+        let pairs_of = |tile: &Tile| {
+            let (rows, columns) = (tile.rows.len() as f64, tile.columns.len() as f64);
+            if tile.rows.start == tile.columns.start { rows * columns / 2.0 } else { rows * columns }
+        };
+        let tiles = self.plan.tiles();
+        if self.rows.len() < 2 {
+            return Duration::ZERO;
+        }
+        let mut kernel = self.kernel();
+        let (mut seconds, mut pairs, mut runs) = (0.0, 0.0, 0u32);
+        while runs < tiles && (seconds < 1.0 || runs < 3) {
+            // A step that meets all parts of the plan, whatever their number.
+            let id = (f64::from(runs) * 0.618_034).fract() * f64::from(tiles);
+            let tile = self.plan.tile(id as u32);
+            // Small parts of large tiles do, too.
+            let tile = Tile { rows: tile.rows.start..tile.rows.end.min(tile.rows.start + 2048), ..tile };
+            let begun = Instant::now();
+            std::hint::black_box(kernel(&tile));
+            // The first one also pays for memory that is touched for the first time.
+            if runs > 0 || tiles == 1 {
+                seconds += begun.elapsed().as_secs_f64();
+                pairs += pairs_of(&tile);
+            }
+            runs += 1;
+        }
+        let rate = pairs / seconds / rayon::current_num_threads() as f64;
+        let all: f64 = (0..tiles).map(|id| pairs_of(&self.plan.tile(id))).sum();
+        let cores = (cluster.ranks * cluster.threads) as f64;
+        // The last tiles leave cores waiting: half a tile on average.
+        let last = all / f64::from(tiles) / 2.0 / cluster.threads as f64;
+        let whole = if cluster.ranks > 1 { all / cores + last } else { all / cores };
+        Duration::from_secs_f64(whole / rate)
+    }
+}
+
+fn listed(prepared: &Prepared<'_>) -> u64 {
+    let (rows, n) = (&prepared.rows, prepared.rows.len());
+    let Some(min) = prepared.options.min.filter(|_| n > 1) else { return 0 };
+    let sample = SAMPLE_ROWS.min(n);
+    let found: usize = (0..sample)
+        .into_par_iter()
+        .map(|s| {
+            let i = s * n / sample;
+            let pairs: Vec<_> = (0..n).filter(|j| *j != i).map(|j| [i as u32, j as u32]).collect();
+            let mut over = 0;
+            exact::score_all(rows, &pairs, |_, score| over += usize::from(score >= min));
+            over
+        })
+        .sum();
+    (found as u64 * n as u64).div_ceil(2 * sample as u64)
+}
