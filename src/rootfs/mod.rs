@@ -17,6 +17,7 @@
 pub mod delta;
 pub mod digest;
 pub mod fold;
+pub mod list;
 pub mod listing;
 pub mod names;
 pub mod paths;

@@ -4,6 +4,15 @@
 //! and config only), and what bytes a layer is ([`Source::open_layer`], a stream). Everything else,
 //! digest checks included, is the reader's work and the same for all sources.
 
+mod archive;
+mod layout;
+mod manifest;
+mod registry;
+
+pub use archive::{Archive, PlainArchive};
+pub use layout::Layout;
+pub use registry::Registries;
+
 use super::Digest;
 use std::io::Read;
 

@@ -1,0 +1,299 @@
+//! Archives of `docker save`: the old form (`manifest.json`, one directory for each layer) and the
+//! new one, which is an OCI layout as well.
+
+use super::layout::{Files, Layout, read};
+use super::manifest::{self, damaged};
+use super::{Digest, Error, Image, Layer, PlatformChoice, Result, Source};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A `docker save` archive. References are its `RepoTags`; the empty one stands for its only image.
+pub enum Archive {
+    /// With an OCI layout inside, which has digests and media types.
+    Layout(Layout),
+    /// Of the old form.
+    Plain(PlainArchive),
+}
+
+impl Archive {
+    /// Opens an archive and lists its files; their contents stay where they are.
+    ///
+    /// # Errors
+    /// [`Error`] if it is no such archive, or compressed: its parts must be found by position.
+    pub fn open(path: &Path) -> Result<Self> {
+        let files = TarFiles::list(path)?;
+        if files.entries.contains_key("oci-layout") {
+            return Ok(Self::Layout(Layout::of(Box::new(files))?));
+        }
+        let place = files.place.clone();
+        let text = read(&files, "manifest.json").map_err(|e| match e {
+            Error::Missing { .. } => {
+                damaged(&place, "is no archive of `docker save` (no manifest.json)".into())
+            }
+            other => other,
+        })?;
+        let images = serde_json::from_slice(&text)
+            .map_err(|e| damaged(&place, format!("manifest.json cannot be read: {e}")))?;
+        Ok(Self::Plain(PlainArchive { files, images }))
+    }
+
+    /// The references of all images.
+    pub fn references(&self) -> Vec<String> {
+        match self {
+            Self::Layout(layout) => layout.references(),
+            Self::Plain(plain) => plain.images.iter().map(Saved::name).collect(),
+        }
+    }
+}
+
+impl Source for Archive {
+    fn image(&self, reference: &str, platform: &PlatformChoice) -> Result<Image> {
+        match self {
+            Self::Layout(layout) => layout.image(reference, platform),
+            Self::Plain(plain) => plain.image(reference),
+        }
+    }
+
+    fn open_layer(&self, image: &Image, layer: &Layer, offset: u64) -> Result<Box<dyn Read + Send>> {
+        match self {
+            Self::Layout(layout) => layout.open_layer(image, layer, offset),
+            Self::Plain(plain) => plain.open_layer(image, layer, offset),
+        }
+    }
+}
+
+/// An archive of the old form. It keeps layers uncompressed, so a layer's digest is its diff_id.
+pub struct PlainArchive {
+    files: TarFiles,
+    images: Vec<Saved>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Saved {
+    config: String,
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<String>,
+}
+
+impl Saved {
+    fn name(&self) -> String {
+        self.repo_tags.as_ref().and_then(|t| t.first()).unwrap_or(&self.config).clone()
+    }
+}
+
+impl PlainArchive {
+    fn find(&self, reference: &str) -> Result<&Saved> {
+        let names = || self.images.iter().map(Saved::name).collect::<Vec<_>>().join(", ");
+        let missing = |what: String| Error::Missing { place: self.files.place.clone(), what };
+        if reference.is_empty() {
+            return match self.images.as_slice() {
+                [only] => Ok(only),
+                _ => Err(missing(format!("a lone image (name one of {})", names()))),
+            };
+        }
+        let has =
+            |i: &&Saved| i.config == reference || i.repo_tags.iter().flatten().any(|tag| tag == reference);
+        self.images.iter().find(has).ok_or_else(|| missing(format!("{reference} (there are: {})", names())))
+    }
+
+    fn image(&self, reference: &str) -> Result<Image> {
+        let saved = self.find(reference)?;
+        let place = &self.files.place;
+        let mut image = manifest::from_config(place, &read(&self.files, &saved.config)?)?;
+        image.reference = reference.to_owned();
+        if image.diff_ids.len() != saved.layers.len() {
+            let (layers, ids) = (saved.layers.len(), image.diff_ids.len());
+            return Err(damaged(place, format!("{} has {layers} layers but {ids} diff_ids", saved.name())));
+        }
+        for (diff_id, name) in image.diff_ids.iter().zip(&saved.layers) {
+            image.layers.push(Layer {
+                digest: *diff_id,
+                size: self.files.find(name)?.length,
+                media_type: "application/vnd.docker.image.rootfs.diff.tar".into(),
+                diff_id: Some(*diff_id),
+                unreadable: None,
+            });
+        }
+        Ok(image)
+    }
+
+    fn open_layer(&self, image: &Image, layer: &Layer, offset: u64) -> Result<Box<dyn Read + Send>> {
+        let saved = self.find(&image.reference)?;
+        let at = image.diff_ids.iter().position(|d: &Digest| *d == layer.digest);
+        let name = at.and_then(|at| saved.layers.get(at));
+        let what = || Error::Missing { place: self.files.place.clone(), what: layer.digest.to_string() };
+        self.files.open(name.ok_or_else(what)?, offset)
+    }
+}
+
+#[derive(Clone)]
+struct Entry {
+    offset: u64,
+    length: u64,
+    /// Old archives link equal layers to each other.
+    link: Option<String>,
+}
+
+/// The files of a tar archive by name.
+struct TarFiles {
+    path: PathBuf,
+    place: String,
+    entries: Arc<HashMap<String, Entry>>,
+}
+
+impl TarFiles {
+    fn list(path: &Path) -> Result<Self> {
+        let place = path.display().to_string();
+        let io = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::Missing { place: place.clone(), what: "the file".into() },
+            _ => Error::Io { place: place.clone(), error },
+        };
+        let mut file = std::fs::File::open(path).map_err(io)?;
+        let mut magic = [0; 4];
+        let n = file.read(&mut magic).map_err(io)?;
+        if magic[..n].starts_with(&[0x1f, 0x8b]) || magic[..n] == [0x28, 0xb5, 0x2f, 0xfd] {
+            return Err(damaged(
+                &place,
+                "is compressed, but layers are read by position; decompress it first".into(),
+            ));
+        }
+        file.seek(SeekFrom::Start(0)).map_err(io)?;
+        let mut archive = tar::Archive::new(std::io::BufReader::new(file));
+        let broken = |e: std::io::Error| damaged(&place, format!("is no sound tar archive: {e}"));
+        let mut entries = HashMap::new();
+        for entry in archive.entries_with_seek().map_err(broken)? {
+            let entry = entry.map_err(broken)?;
+            let clean = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_start_matches("./").to_owned();
+            let name = clean(&entry.path_bytes());
+            let link =
+                entry.link_name_bytes().map(|target| resolve(&name, &String::from_utf8_lossy(&target)));
+            let link = link.filter(|_| !entry.header().entry_type().is_file());
+            entries.insert(name, Entry { offset: entry.raw_file_position(), length: entry.size(), link });
+        }
+        Ok(Self { path: path.to_owned(), place, entries: Arc::new(entries) })
+    }
+
+    fn find(&self, name: &str) -> Result<&Entry> {
+        let mut name = name;
+        for _ in 0..8 {
+            match self.entries.get(name) {
+                Some(Entry { link: Some(target), .. }) => name = target,
+                Some(entry) => return Ok(entry),
+                None => break,
+            }
+        }
+        Err(Error::Missing { place: self.place.clone(), what: name.to_owned() })
+    }
+}
+
+/// A link's target, relative to the directory of `name`, as a name in the archive.
+fn resolve(name: &str, target: &str) -> String {
+    let mut parts: Vec<&str> = name.split('/').collect();
+    parts.pop();
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+impl Files for TarFiles {
+    fn place(&self) -> &str {
+        &self.place
+    }
+
+    fn open(&self, name: &str, offset: u64) -> Result<Box<dyn Read + Send>> {
+        let entry = self.find(name)?;
+        let io = |error| Error::Io { place: format!("{}: {name}", self.place), error };
+        let mut file = std::fs::File::open(&self.path).map_err(io)?;
+        let offset = offset.min(entry.length);
+        file.seek(SeekFrom::Start(entry.offset + offset)).map_err(io)?;
+        Ok(Box::new(file.take(entry.length - offset)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn archive(files: &[(&str, &[u8])], links: &[(&str, &str)]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut builder = tar::Builder::new(file.reopen().unwrap());
+        for (name, bytes) in files {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(bytes.len() as u64);
+            builder.append_data(&mut header, name, *bytes).unwrap();
+        }
+        for (name, target) in links {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_size(0);
+            builder.append_link(&mut header, name, target).unwrap();
+        }
+        builder.finish().unwrap();
+        file
+    }
+
+    #[test]
+    fn the_old_form_is_read_with_its_links() {
+        let (one, two) = (b"the first layer".as_slice(), b"the second".as_slice());
+        let ids = [one, two, one].map(|l| Digest::of(l).to_string());
+        let config = json!({"os": "linux", "rootfs": {"diff_ids": ids}}).to_string();
+        let manifest = json!([{"Config": "c.json", "RepoTags": ["lab/tool:1"],
+            "Layers": ["a/layer.tar", "b/layer.tar", "c/layer.tar"]}]);
+        let file = archive(
+            &[
+                ("a/layer.tar", one),
+                ("b/layer.tar", two),
+                ("c.json", config.as_bytes()),
+                ("manifest.json", manifest.to_string().as_bytes()),
+            ],
+            &[("c/layer.tar", "../a/layer.tar")],
+        );
+        let archive = Archive::open(file.path()).unwrap();
+        assert_eq!(archive.references(), ["lab/tool:1"]);
+        for reference in ["", "lab/tool:1"] {
+            let image = archive.image(reference, &PlatformChoice::default()).unwrap();
+            let read = |layer: &Layer, offset| {
+                let mut bytes = Vec::new();
+                archive.open_layer(&image, layer, offset).unwrap().read_to_end(&mut bytes).unwrap();
+                bytes
+            };
+            assert_eq!(image.layers.iter().map(|l| read(l, 0)).collect::<Vec<_>>(), [one, two, one]);
+            assert_eq!(image.layers[1].size, 10);
+            assert_eq!(read(&image.layers[1], 4), b"second");
+        }
+        let error = archive.image("lab/tool:2", &PlatformChoice::default()).unwrap_err().to_string();
+        assert!(error.contains("there are: lab/tool:1"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_archive_of_images_is_refused() {
+        let compressed = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(compressed.path(), [0x1f, 0x8b, 8, 0]).unwrap();
+        let text = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(text.path(), "hello".repeat(200)).unwrap();
+        let other = archive(&[("x", b"y")], &[]);
+        let looped = archive(&[], &[("manifest.json", "manifest.json")]);
+        for (path, expected) in [
+            (compressed.path(), "decompress it first"),
+            (text.path(), "no sound tar"),
+            (other.path(), "no manifest.json"),
+            (looped.path(), "no manifest.json"),
+            (Path::new("/nowhere"), "is not there"),
+        ] {
+            let error = Archive::open(path).err().unwrap().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! OCI image layouts (OCI image specification, "Image Layout"), as a directory or inside an archive.
+
+use super::manifest::{self, Documents, damaged};
+use super::{Error, Image, Layer, PlatformChoice, Result, Source};
+use crate::rootfs::Digest;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+/// The annotation that holds an image's name in a layout.
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// The largest document that is read as a whole.
+const DOCUMENT_LIMIT: u64 = 16 << 20;
+
+/// Files by name: a directory, or an archive.
+pub(super) trait Files: Send + Sync {
+    /// A name for messages.
+    fn place(&self) -> &str;
+
+    /// Opens a file at an offset.
+    fn open(&self, name: &str, offset: u64) -> Result<Box<dyn Read + Send>>;
+}
+
+/// Reads a document as a whole.
+pub(super) fn read(files: &(impl Files + ?Sized), name: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let place = || format!("{}: {name}", files.place());
+    let reading = files.open(name, 0)?.take(DOCUMENT_LIMIT + 1).read_to_end(&mut bytes);
+    reading.map_err(|error| Error::Io { place: place(), error })?;
+    if bytes.len() as u64 > DOCUMENT_LIMIT {
+        return Err(damaged(&place(), format!("is longer than {DOCUMENT_LIMIT} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// An OCI image layout. References are the names in its `index.json`
+/// (`org.opencontainers.image.ref.name`) or digests; the empty one stands for its only image.
+pub struct Layout {
+    files: Box<dyn Files>,
+    index: Vec<manifest::Descriptor>,
+}
+
+impl Layout {
+    /// Opens a layout directory.
+    ///
+    /// # Errors
+    /// [`Error`] if it has no `oci-layout` or no `index.json` that can be read.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let place = directory.display().to_string();
+        Self::of(Box::new(Directory { root: directory.to_owned(), place }))
+    }
+
+    pub(super) fn of(files: Box<dyn Files>) -> Result<Self> {
+        read(&*files, "oci-layout")?;
+        let index = read(&*files, "index.json")?;
+        let index = manifest::entries(&format!("{}: index.json", files.place()), &index)?;
+        Ok(Self { files, index })
+    }
+
+    /// The references of all images: names where they have one, else digests.
+    pub fn references(&self) -> Vec<String> {
+        self.index.iter().map(|entry| name(entry).unwrap_or(&entry.digest).to_owned()).collect()
+    }
+
+    fn find(&self, reference: &str) -> Result<&manifest::Descriptor> {
+        let missing = |what: String| Error::Missing { place: self.files.place().to_owned(), what };
+        if reference.is_empty() {
+            return match self.index.as_slice() {
+                [only] => Ok(only),
+                [] => Err(missing("an image".into())),
+                _ => Err(missing(format!("a lone image (name one of {})", self.references().join(", ")))),
+            };
+        }
+        let by_name = self.index.iter().find(|e| name(e) == Some(reference));
+        by_name
+            .or_else(|| self.index.iter().find(|e| e.digest == reference))
+            .ok_or_else(|| missing(format!("{reference} (there are: {})", self.references().join(", "))))
+    }
+}
+
+fn name(entry: &manifest::Descriptor) -> Option<&str> {
+    entry.annotations.as_ref()?.get(REF_NAME).map(String::as_str)
+}
+
+fn blob_name(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+impl Documents for Layout {
+    fn place(&self) -> &str {
+        self.files.place()
+    }
+
+    fn manifest(&self, digest: &Digest) -> Result<Vec<u8>> {
+        read(&*self.files, &blob_name(digest))
+    }
+
+    fn config(&self, digest: &Digest) -> Result<Vec<u8>> {
+        read(&*self.files, &blob_name(digest))
+    }
+}
+
+impl Source for Layout {
+    fn image(&self, reference: &str, platform: &PlatformChoice) -> Result<Image> {
+        let digest = manifest::digest(self.files.place(), &self.find(reference)?.digest)?;
+        let bytes = self.manifest(&digest)?;
+        manifest::check(self.files.place(), "manifest", &digest, &bytes)?;
+        manifest::image(self, reference, &bytes, platform)
+    }
+
+    fn open_layer(&self, _: &Image, layer: &Layer, offset: u64) -> Result<Box<dyn Read + Send>> {
+        self.files.open(&blob_name(&layer.digest), offset)
+    }
+}
+
+struct Directory {
+    root: PathBuf,
+    place: String,
+}
+
+impl Files for Directory {
+    fn place(&self) -> &str {
+        &self.place
+    }
+
+    fn open(&self, name: &str, offset: u64) -> Result<Box<dyn Read + Send>> {
+        let fail = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::Missing { place: self.place.clone(), what: name.to_owned() }
+            }
+            _ => Error::Io { place: format!("{}/{name}", self.place), error },
+        };
+        let mut file = std::fs::File::open(self.root.join(name)).map_err(fail)?;
+        if offset > 0 {
+            file.seek(SeekFrom::Start(offset)).map_err(fail)?;
+        }
+        Ok(Box::new(file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn put(root: &Path, bytes: &[u8]) -> Digest {
+        let digest = Digest::of(bytes);
+        let path = root.join(blob_name(&digest));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+        digest
+    }
+
+    /// A layout with images of these names, each with one layer.
+    fn layout(names: &[&str]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        let mut entries = Vec::new();
+        for name in names {
+            let layer = put(root, format!("layer of {name}").as_bytes());
+            let config =
+                put(root, json!({"rootfs": {"diff_ids": [layer.to_string()]}}).to_string().as_bytes());
+            let manifest = json!({
+                "schemaVersion": 2,
+                "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config.to_string()},
+                "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer.to_string()}],
+            });
+            let digest = put(root, manifest.to_string().as_bytes());
+            entries.push(json!({"digest": digest.to_string(), "annotations": {REF_NAME: name}}));
+        }
+        std::fs::write(root.join("oci-layout"), "{}").unwrap();
+        std::fs::write(
+            root.join("index.json"),
+            json!({"schemaVersion": 2, "manifests": entries}).to_string(),
+        )
+        .unwrap();
+        directory
+    }
+
+    #[test]
+    fn images_are_found_by_name_and_by_digest() {
+        let directory = layout(&["a", "b"]);
+        let layout = Layout::open(directory.path()).unwrap();
+        assert_eq!(layout.references(), ["a", "b"]);
+        let choice = PlatformChoice::default();
+        let image = layout.image("b", &choice).unwrap();
+        let mut text = String::new();
+        layout.open_layer(&image, &image.layers[0], 6).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "of b");
+        let digest = image.digest.unwrap().to_string();
+        assert_eq!(layout.image(&digest, &choice).unwrap().layers, image.layers);
+        for (reference, expected) in [("", "name one of a, b"), ("c", "there are: a, b")] {
+            let error = layout.image(reference, &choice).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_lone_image_needs_no_name() {
+        let directory = layout(&["a"]);
+        let layout = Layout::open(directory.path()).unwrap();
+        assert_eq!(layout.image("", &PlatformChoice::default()).unwrap().layers.len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_layout_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = Layout::open(directory.path()).err().unwrap().to_string();
+        assert!(error.ends_with("oci-layout is not there"), "{error}");
+    }
+}
