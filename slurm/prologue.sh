@@ -11,6 +11,7 @@
 #   STRATIGRAPH               the program              [$STRATIGRAPH_HOME/target/release/stratigraph]
 #   STRATIGRAPH_MODULES       modules to load, as in "openmpi hdf5"                          [none]
 #   STRATIGRAPH_MPI           plug-in for srun --mpi (`srun --mpi=list` shows them)          [pmix]
+#   STRATIGRAPH_STEP_RETRIES  how often ranks that were killed are started again in this job     [2]
 #   STRATIGRAPH_MAX_RESTARTS  a job that was requeued this often is not requeued again         [50]
 
 set -uo pipefail
@@ -61,8 +62,23 @@ forward() { [ -z "$step" ] || kill -USR1 "$step" 2>/dev/null; }
 trap 'warned=1; log "USR1: the ranks are asked to stop"; forward' USR1
 trap 'terminated=1; log "TERM: the ranks are asked to stop"; forward' TERM
 
+# A code above 128 is a signal that nobody sent on purpose: a rank that crashed or that was killed
+# for its memory. All that was finished is kept, so the ranks are started again in the job that is
+# there; the queue may be long. (OpenMPI 4.1 itself crashes in about one of fifty starts over TCP,
+# where a rank connects to another that is not ready yet.)
 run_ranks() {
     log "$(printf '%q ' "$@") on ${SLURM_NTASKS:-1} task(s), node(s) ${SLURM_JOB_NODELIST:-here}"
+    local code retry=0 retries=${STRATIGRAPH_STEP_RETRIES:-2}
+    while start_step "$@"; code=$?; [ "$code" -gt 128 ] && [ "$warned$terminated" = 00 ]; do
+        if [ "$retry" -ge "$retries" ]; then break; fi
+        retry=$((retry + 1))
+        log "a rank was killed by signal $((code - 128)); the ranks are started again ($retry of $retries)"
+    done
+    return "$code"
+}
+
+start_step() {
+    [ "$warned$terminated" = 00 ] || return 75
     srun --mpi="${STRATIGRAPH_MPI:-pmix}" --kill-on-bad-exit=1 "$@" &
     step=$!
     local code

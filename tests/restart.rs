@@ -8,7 +8,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{ranks, results_in, run, stratigraph, succeed};
+use support::{finished_bytes, ranks, results_in, run, stratigraph, succeed, tiles};
 
 /// Arguments of all runs, so that they have many tiles that take a while.
 const OPTIONS: [&str; 7] = ["--top-k", "5", "--min", "0.5", "--matrix", "--tile-rows", "24"];
@@ -57,13 +57,6 @@ impl Fixture {
     }
 }
 
-/// Reads `tiles: A in all, B found in the journal, C computed now`.
-fn tiles(out: &str) -> [u64; 3] {
-    let line = out.lines().find(|l| l.starts_with("tiles: ")).unwrap_or_else(|| panic!("no tiles: {out}"));
-    let mut numbers = line.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
-    [(); 3].map(|()| numbers.next().expect("three numbers"))
-}
-
 /// Processes of the program below this one: `timeout` and `mpirun` stand between.
 fn processes_below(root: u32) -> Vec<i32> {
     let (mut found, mut todo) = (Vec::new(), vec![root]);
@@ -84,12 +77,6 @@ fn processes_below(root: u32) -> Vec<i32> {
 fn signal(pid: i32, signal: i32) {
     // SAFETY: kill(2) reads two integers; the process is one that this test started.
     unsafe { libc::kill(pid, signal) };
-}
-
-/// Tiles that are written whole or in part: the journal files' sizes, summed.
-fn journal_bytes(output: &Path) -> u64 {
-    let entries = std::fs::read_dir(output.join("journal"));
-    entries.map_or(0, |entries| entries.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum())
 }
 
 fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
@@ -172,7 +159,7 @@ fn signals_end_a_run_cleanly() {
     ] {
         let output = fixture.dir.path().join(format!("stopped-{n}-{number}"));
         let child = start(&mut fixture.command(n, &output));
-        wait_for("a finished tile", || journal_bytes(&output) > 40 * n as u64 + 500);
+        wait_for("a finished tile", || finished_bytes(&output) > 0);
         let processes = processes_below(child.id());
         assert_eq!(processes.len(), n);
         // One rank that is told is enough: all stop.
@@ -195,15 +182,15 @@ fn journals_of_other_runs_are_refused() {
     let fixture = Fixture::new();
     let output = fixture.dir.path().join("stopped");
     let child = start(&mut fixture.command(1, &output));
-    wait_for("a finished tile", || journal_bytes(&output) > 500);
+    wait_for("a finished tile", || finished_bytes(&output) > 0);
     processes_below(child.id()).iter().for_each(|pid| signal(*pid, libc::SIGTERM));
     assert_eq!(child.wait_with_output().expect("a child").status.code(), Some(75));
-    let before = journal_bytes(&output);
+    let before = finished_bytes(&output);
     let (code, out, err) =
         run(stratigraph(1).arg("jaccard").arg(&fixture.corpus).arg("-o").arg(&output).args(["--top-k", "3"]));
     assert_eq!(code, 4, "{out}{err}");
     assert!(err.lines().count() == 1 && err.contains("another run"), "{err}");
-    assert_eq!(journal_bytes(&output), before, "nothing is lost");
+    assert_eq!(finished_bytes(&output), before, "nothing is lost");
     // A damaged end costs the tiles behind it, no more.
     let journal = std::fs::read_dir(output.join("journal")).expect("a directory").next();
     let journal = journal.expect("a file").expect("a file").path();
@@ -221,7 +208,7 @@ fn two_runs_do_not_write_into_one_directory() {
     let output = fixture.dir.path().join("claimed");
     // Longer than the second run waits for the first to go away.
     let mut child = start(fixture.command(2, &output).env(DELAY.0, "2000"));
-    wait_for("a finished tile", || journal_bytes(&output) > 500);
+    wait_for("a finished tile", || finished_bytes(&output) > 0);
     let (code, out, err) = run(&mut fixture.command(1, &output));
     assert_eq!(code, 4, "{out}{err}");
     assert!(err.lines().count() == 1 && err.contains("another run is writing here"), "{err}");
@@ -237,7 +224,7 @@ fn overwriting_replaces_other_runs_and_keeps_this_one() {
     let fixture = Fixture::new();
     let output = fixture.dir.path().join("overwritten");
     let child = start(fixture.command(1, &output).arg("--overwrite"));
-    wait_for("a finished tile", || journal_bytes(&output) > 500);
+    wait_for("a finished tile", || finished_bytes(&output) > 0);
     processes_below(child.id()).iter().for_each(|pid| signal(*pid, libc::SIGTERM));
     let out = child.wait_with_output().expect("a child").stdout;
     let [all, _, computed] = tiles(&String::from_utf8_lossy(&out));

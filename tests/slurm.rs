@@ -4,18 +4,15 @@
 //! one process; what is cancelled stays cancelled. Every wait has a limit, and the daemons end with
 //! the test, however it ends.
 
-use std::collections::BTreeMap;
+mod support;
+
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use support::cluster::{Cluster, text_of, wait_until};
+use support::{finished_bytes, results_in, stratigraph, succeed, tiles};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_stratigraph");
-const HOME: &str = env!("CARGO_MANIFEST_DIR");
-
-/// Longer than a requeue takes: Slurm waits for old credentials to expire before it starts again.
-const PATIENCE: Duration = Duration::from_secs(120);
+const SCRIPT: &str = "jaccard.sbatch";
 
 #[test]
 fn a_warned_job_goes_back_into_the_queue() {
@@ -27,7 +24,7 @@ fn a_warned_job_goes_back_into_the_queue() {
          for i in $(seq 600); do sleep 0.1; done",
     );
     let out = cluster.path("out");
-    let job = cluster.submit(&program, &["-N", "3", "-n", "3"], &[Path::new("corpus.h5"), &out]);
+    let job = cluster.submit(SCRIPT, &program, &["-N", "3", "-n", "3"], &[Path::new("corpus.h5"), &out], &[]);
     wait_until("all tasks run", || (0..3).all(|i| cluster.path(&format!("out.begun.{i}")).exists()));
     // What Slurm sends by itself when the time limit comes near (`--signal=B:USR1@180`).
     cluster.run("scancel", &["--batch", "--signal=USR1", &job]);
@@ -51,21 +48,21 @@ fn a_cancelled_job_stays_cancelled_and_a_failed_one_failed() {
          for i in $(seq 600); do sleep 0.1; done",
     );
     let out = cluster.path("out");
-    let job = cluster.submit(&stopping, &["-n", "1"], &[Path::new("corpus.h5"), &out]);
+    let job = cluster.submit(SCRIPT, &stopping, &["-n", "1"], &[Path::new("corpus.h5"), &out], &[]);
     wait_until("the task runs", || cluster.path("out.begun").exists());
     cluster.run("scancel", &[&job]);
     assert_eq!(cluster.end_of(&job).0, "CANCELLED", "{}", cluster.log());
     assert!(!cluster.log().contains("back into the queue"), "{}", cluster.log());
 
     let failing = cluster.stub("exit 4");
-    let job = cluster.submit(&failing, &["-n", "2"], &[Path::new("corpus.h5"), &out]);
+    let job = cluster.submit(SCRIPT, &failing, &["-n", "2"], &[Path::new("corpus.h5"), &out], &[]);
     assert_eq!(cluster.end_of(&job), ("FAILED".into(), "4:0".into()), "{}", cluster.log());
 }
 
 #[test]
 fn a_job_without_its_arguments_says_how_to_call_it() {
     let Some(cluster) = Cluster::start() else { return };
-    let job = cluster.submit(Path::new(PROGRAM), &["-n", "1"], &[]);
+    let job = cluster.submit(SCRIPT, Path::new(PROGRAM), &["-n", "1"], &[], &[]);
     assert_eq!(cluster.end_of(&job), ("FAILED".into(), "2:0".into()));
     assert!(cluster.log().contains("usage: sbatch slurm/jaccard.sbatch"), "{}", cluster.log());
 }
@@ -73,230 +70,100 @@ fn a_job_without_its_arguments_says_how_to_call_it() {
 #[test]
 fn a_requeued_run_ends_with_the_results_of_one_process() {
     let Some(cluster) = Cluster::start() else { return };
-    let (corpus, alone, ranks) = (cluster.path("corpus.h5"), cluster.path("alone"), cluster.path("ranks"));
-    let options = ["--top-k", "5", "--min", "0.5", "--matrix"];
-    let sample = Path::new(HOME).join("data/sample");
-    in_one_process(Command::new(PROGRAM).arg("import").arg(sample).arg("-o").arg(&corpus));
-    in_one_process(Command::new(PROGRAM).arg("jaccard").arg(&corpus).arg("-o").arg(&alone).args(options));
+    let run = Run::submit(&cluster);
+    cluster.wait_in(&run.job, "a tile is finished", || finished_bytes(&run.output) > 0);
+    cluster.run("scontrol", &["requeue", &run.job]);
+    run.ends_like_one_process();
+    assert!(cluster.log().contains("run 1: ended with exit code 0"), "{}", cluster.log());
+    let [all, found, computed] = tiles(&cluster.log());
+    assert!(found > 0 && computed > 0 && found + computed == all, "{}", cluster.log());
+}
 
-    let mut arguments = vec![corpus.as_path(), ranks.as_path()];
-    arguments.extend(options.iter().map(Path::new));
-    let slowly = [("STRATIGRAPH_TILE_DELAY_MS", "700")];
-    let job = cluster.submit_with(Path::new(PROGRAM), &["-N", "3", "-n", "6"], &arguments, &slowly);
-    wait_until("a tile is finished", || finished_bytes(&ranks) > 0);
-    cluster.run("scontrol", &["requeue", &job]);
-    assert_eq!(cluster.end_of(&job), ("COMPLETED".into(), "0:0".into()), "{}", cluster.log());
-
+#[test]
+fn a_killed_rank_costs_no_place_in_the_queue() {
+    let Some(cluster) = Cluster::start() else { return };
+    let run = Run::submit(&cluster);
+    cluster.wait_in(&run.job, "a tile is finished", || finished_bytes(&run.output) > 0);
+    let rank = run.ranks().pop().expect("ranks are running");
+    // SAFETY: kill(2) reads two integers; the process is a rank of this test's own job.
+    unsafe { libc::kill(rank, libc::SIGKILL) };
+    run.ends_like_one_process();
     let log = cluster.log();
-    assert!(log.contains("run 1: ended with exit code 0"), "{log}");
-    let (expected, found) = (results_in(&alone), results_in(&ranks));
-    assert_eq!(expected.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
-    assert!(expected.len() >= 2, "too few results to compare: {:?}", expected.keys());
-    for (name, bytes) in &expected {
-        assert!(bytes == &found[name], "{name} differs from the run in one process:\n{log}");
+    assert!(log.contains("the ranks are started again") && !log.contains("run 1:"), "{log}");
+    let [all, found, computed] = tiles(&log);
+    assert!(found > 0 && found + computed == all, "{log}");
+
+    // A rank that always dies is the job's end, after as many attempts as were asked for.
+    let dying = cluster
+        .stub("echo started >>\"$4.$SLURM_PROCID\"; [ \"$SLURM_PROCID\" != 1 ] || kill -SEGV $$; sleep 60");
+    let out = cluster.path("out");
+    let arguments = [Path::new("corpus.h5"), &out];
+    let retries = [("STRATIGRAPH_STEP_RETRIES", "1")];
+    let job = cluster.submit(SCRIPT, &dying, &["-N", "2", "-n", "2"], &arguments, &retries);
+    let (state, code) = cluster.end_of(&job);
+    // Which of the killed ranks srun tells of is its own choice.
+    assert!(state == "FAILED" && ["139:0", "143:0", "137:0"].contains(&&*code), "{code} {}", cluster.log());
+    let started = fs::read_to_string(cluster.path("out.1")).expect("the rank has started");
+    assert_eq!(started, "started\nstarted\n");
+}
+
+/// The sample's pairs on six ranks of three nodes, slowly, so that there is a middle to meet it in.
+struct Run<'a> {
+    cluster: &'a Cluster,
+    job: String,
+    alone: PathBuf,
+    output: PathBuf,
+}
+
+impl<'a> Run<'a> {
+    fn submit(cluster: &'a Cluster) -> Self {
+        let (corpus, alone, output) =
+            (cluster.path("corpus.h5"), cluster.path("alone"), cluster.path("ranks"));
+        let options = ["--top-k", "5", "--min", "0.5", "--matrix"];
+        let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/sample");
+        succeed(stratigraph(1).arg("import").arg(sample).arg("-o").arg(&corpus));
+        succeed(stratigraph(1).arg("jaccard").arg(&corpus).arg("-o").arg(&alone).args(options));
+        let mut arguments = vec![corpus.as_path(), output.as_path()];
+        // Some 50 tiles: a second each, whatever the load, for every rank.
+        arguments.extend(options.iter().chain(&["--tile-rows", "4"]).map(Path::new));
+        let slowly = [("STRATIGRAPH_TILE_DELAY_MS", "1000")];
+        let job = cluster.submit(SCRIPT, Path::new(PROGRAM), &["-N", "3", "-n", "6"], &arguments, &slowly);
+        Self { cluster, job, alone, output }
+    }
+
+    fn ends_like_one_process(&self) {
+        let end = self.cluster.end_of(&self.job);
+        let log = self.cluster.log();
+        assert_eq!(end, ("COMPLETED".into(), "0:0".into()), "{log}");
+        let (expected, found) = (results_in(&self.alone), results_in(&self.output));
+        assert_eq!(expected.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>(), "{log}");
+        assert!(expected.len() >= 3, "too few results to compare: {:?}", expected.keys());
+        for (name, bytes) in &expected {
+            assert!(bytes == &found[name], "{name} differs from the run in one process:\n{log}");
+        }
+    }
+
+    /// Processes of the program that write into this run's directory.
+    fn ranks(&self) -> Vec<i32> {
+        let output = self.output.to_string_lossy().into_owned();
+        let processes = fs::read_dir("/proc").expect("/proc").flatten();
+        let pids = processes.filter_map(|p| p.file_name().to_str()?.parse::<i32>().ok());
+        let read = |pid: i32, name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let is_rank = |pid: &i32| {
+            let arguments = String::from_utf8_lossy(&read(*pid, "cmdline")).into_owned();
+            read(*pid, "comm") == b"stratigraph\n" && arguments.split('\0').any(|a| a == output)
+        };
+        pids.filter(is_rank).collect()
     }
 }
 
 #[test]
 fn ranks_that_do_not_find_each_other_are_refused() {
     let Some(cluster) = Cluster::start() else { return };
-    let launch = |plugin: &str| {
-        without_slurm(Command::new("timeout").args(["60", "srun", "-n", "3", "-N", "3", plugin]))
-            .args([PROGRAM, "ranks"])
-            .env("SLURM_CONF", cluster.path("slurm.conf"))
-            .env("OMPI_MCA_btl", "self,tcp")
-            .env("OMPI_MCA_mpi_yield_when_idle", "1")
-            .output()
-            .expect("srun starts")
-    };
+    let launch = |plugin: &str| cluster.srun(&["-n", "3", "-N", "3", plugin], &[PROGRAM, "ranks"]);
     let right = launch("--mpi=pmix");
     assert!(right.status.success(), "{}", text_of(&right));
     let wrong = launch("--mpi=none");
     assert_eq!(wrong.status.code(), Some(6), "{}", text_of(&wrong));
     assert!(text_of(&wrong).contains("srun --mpi=pmix"), "{}", text_of(&wrong));
-}
-
-/// A running cluster; dropping it ends its daemons.
-struct Cluster {
-    directory: tempfile::TempDir,
-}
-
-impl Cluster {
-    /// Three nodes with two CPUs each; `None`, with a line that says so, without Slurm.
-    fn start() -> Option<Self> {
-        let installed = |name: &str| {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
-            places.push("/usr/sbin".into());
-            places.iter().any(|place| place.join(name).exists())
-        };
-        if !["slurmctld", "slurmd", "munged", "srun"].into_iter().all(installed) {
-            println!("skipped: no Slurm (make setup-test installs it)");
-            return None;
-        }
-        let directory = tempfile::Builder::new().prefix("stratigraph-slurm-").tempdir().expect("a directory");
-        let cluster = Self { directory };
-        let output = cluster.control(&["up"], &["3", "2"]);
-        assert!(output.status.success(), "the cluster does not start: {}", text_of(&output));
-        Some(cluster)
-    }
-
-    fn control(&self, verb: &[&str], rest: &[&str]) -> Output {
-        without_slurm(Command::new("timeout").arg("60").arg(Path::new(HOME).join("tests/slurm/cluster.sh")))
-            .args(verb)
-            .arg(self.directory.path())
-            .args(rest)
-            .output()
-            .expect("bash and timeout are there")
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// A program that stands in for `stratigraph`.
-    fn stub(&self, body: &str) -> PathBuf {
-        let path = self.path(&format!("stub-{}", body.len()));
-        fs::write(&path, format!("#!/usr/bin/env bash\n{body}\n")).expect("the stub is written");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("the stub is executable");
-        path
-    }
-
-    /// Submits `slurm/jaccard.sbatch`; gives the job's id. All jobs write to one log.
-    fn submit(&self, program: &Path, options: &[&str], arguments: &[&Path]) -> String {
-        self.submit_with(program, options, arguments, &[])
-    }
-
-    fn submit_with(
-        &self,
-        program: &Path,
-        options: &[&str],
-        arguments: &[&Path],
-        environment: &[(&str, &str)],
-    ) -> String {
-        let output = without_slurm(Command::new("timeout").args(["30", "sbatch", "--parsable"]))
-            .arg(format!("--output={}", self.path("job.log").display()))
-            .args(options)
-            .arg(Path::new(HOME).join("slurm/jaccard.sbatch"))
-            .args(arguments)
-            .current_dir(self.directory.path())
-            .env("SLURM_CONF", self.path("slurm.conf"))
-            .env("STRATIGRAPH_HOME", HOME)
-            .env("STRATIGRAPH", program)
-            // The three nodes are one host: OpenMPI's shared-memory segments would meet, and the
-            // ranks outnumber the cores.
-            .env("OMPI_MCA_btl", "self,tcp")
-            .env("OMPI_MCA_mpi_yield_when_idle", "1")
-            .envs(environment.iter().copied())
-            .output()
-            .expect("sbatch starts");
-        assert!(output.status.success(), "sbatch: {}", text_of(&output));
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    }
-
-    fn run(&self, command: &str, arguments: &[&str]) -> String {
-        let output = without_slurm(Command::new("timeout").args(["30", command]))
-            .args(arguments)
-            .env("SLURM_CONF", self.path("slurm.conf"))
-            .output()
-            .expect("the command starts");
-        assert!(output.status.success(), "{command} {arguments:?}: {}", text_of(&output));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    /// `JobState` and `ExitCode` of a job, as `scontrol` shows them now.
-    fn state_of(&self, job: &str) -> (String, String) {
-        let shown = self.run("scontrol", &["--oneliner", "show", "job", job]);
-        let field = |name: &str| {
-            let found = shown.split_whitespace().find_map(|word| word.strip_prefix(name));
-            found.unwrap_or_else(|| panic!("no {name} in: {shown}")).to_owned()
-        };
-        (field("JobState="), field("ExitCode="))
-    }
-
-    /// Waits for a job's end; gives its last state and exit code.
-    fn end_of(&self, job: &str) -> (String, String) {
-        let begun = Instant::now();
-        loop {
-            let state = self.state_of(job);
-            if ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"].contains(&state.0.as_str()) {
-                return state;
-            }
-            assert!(begun.elapsed() < PATIENCE, "job {job} is still {}:\n{}", state.0, self.log());
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.path("job.log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let output = self.control(&["down"], &[]);
-        if !output.status.success() {
-            eprintln!("the cluster does not end: {}", text_of(&output));
-        }
-    }
-}
-
-/// The tests may themselves run in a Slurm job; its variables are not for this cluster.
-fn without_slurm(command: &mut Command) -> &mut Command {
-    for (name, _) in std::env::vars_os() {
-        let foreign = ["SLURM_", "SBATCH_", "SRUN_", "PMIX_"];
-        if foreign.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
-            command.env_remove(name);
-        }
-    }
-    command
-}
-
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn text_of(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-/// Runs a command of the program without ranks; a source with losses is fine.
-fn in_one_process(command: &mut Command) {
-    let output = without_slurm(command).output().expect("the program starts");
-    assert!(matches!(output.status.code(), Some(0 | 3)), "{command:?}: {}", text_of(&output));
-}
-
-/// Bytes of finished tiles in all journals below a results directory.
-fn finished_bytes(directory: &Path) -> u64 {
-    let header = 40; // a journal without a record
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries
-        .map(|entry| match entry.metadata() {
-            Ok(about) if about.is_dir() => finished_bytes(&entry.path()),
-            Ok(about) if entry.path().extension().is_some_and(|e| e == "tiles") => {
-                about.len().saturating_sub(header)
-            }
-            _ => 0,
-        })
-        .sum()
-}
-
-/// Every file of a results directory that the results consist of, by name: not the journals, logs
-/// and accounts of single runs.
-fn results_in(directory: &Path) -> BTreeMap<String, Vec<u8>> {
-    let is_result =
-        |name: &str| !(name.starts_with("run-") || name.contains("journal") || name.ends_with(".log"));
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(directory).expect("a results directory") {
-        let entry = entry.expect("a directory entry");
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if entry.path().is_file() && is_result(&name) {
-            found.insert(name, fs::read(entry.path()).expect("a readable result"));
-        }
-    }
-    found
 }

@@ -54,6 +54,7 @@ pub fn code_of(error: &anyhow::Error) -> Code {
     error.chain().find_map(code_of_cause).unwrap_or(Code::Failed)
 }
 
+// A transparent error hides the one inside from `chain`, so that one is asked here.
 fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
     if let Some(e) = cause.downcast_ref::<h5::Error>() {
         return Some(match e {
@@ -63,7 +64,6 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
     }
     if let Some(e) = cause.downcast_ref::<corpus::Error>() {
         return match e {
-            // A transparent error hides its cause from the chain.
             corpus::Error::File(e) => code_of_cause(e),
             _ => Some(Code::Refused),
         };

@@ -1,6 +1,8 @@
 //! What the integration tests share: the real binary, `mpirun`, and the data packs.
 #![allow(dead_code)] // not every test file uses all of it
 
+pub mod cluster;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -57,4 +59,18 @@ pub fn results_in(directory: &Path) -> BTreeMap<String, Vec<u8>> {
         (name, std::fs::read(&path).expect("a file"))
     });
     named.filter(|(name, _)| !name.starts_with("run")).collect()
+}
+
+/// Bytes of finished tiles in the journals of a results directory.
+pub fn finished_bytes(directory: &Path) -> u64 {
+    let header = 40; // a journal without a record
+    let journals = std::fs::read_dir(directory.join("journal")).into_iter().flatten().flatten();
+    journals.filter_map(|j| j.metadata().ok()).map(|j| j.len().saturating_sub(header)).sum()
+}
+
+/// Reads `tiles: A in all, B found in the journal, C computed now` from the last run in a log.
+pub fn tiles(log: &str) -> [u64; 3] {
+    let line = log.lines().rfind(|l| l.starts_with("tiles: ")).unwrap_or_else(|| panic!("no tiles: {log}"));
+    let mut numbers = line.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
+    [(); 3].map(|()| numbers.next().expect("three numbers"))
 }

@@ -1,12 +1,12 @@
 //! The files of a run: `jaccard.h5`, `matrix.h5`.
 
 use super::index::Index;
-use super::kernel::score_row;
+use super::kernel::{Neighbour, score_row};
 use super::results::Results;
 use super::sets::Collapsed;
 use crate::h5::{self, MappedMatrix, Writer};
 use crate::pairs::Error;
-use crate::strings::{NONE, StringTable};
+use crate::strings::StringTable;
 use rayon::prelude::*;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,19 +70,17 @@ pub fn write_results(
     file.array("groups/full_layers", &index.class_by_set.iter().map(|c| c.full_size).collect::<Vec<_>>())?;
     for (group, tally) in [("tally", &results.tally.all), ("tally_without_empty", &results.tally.full)] {
         let cells = tally.cells();
-        file.array(&format!("{group}/shared"), &cells.iter().map(|c| c.0).collect::<Vec<_>>())?;
-        file.array(&format!("{group}/union"), &cells.iter().map(|c| c.1).collect::<Vec<_>>())?;
-        file.array(&format!("{group}/distinct"), &cells.iter().map(|c| c.2.distinct).collect::<Vec<_>>())?;
-        file.array(&format!("{group}/images"), &cells.iter().map(|c| c.2.images).collect::<Vec<_>>())?;
+        file.array(&format!("{group}/shared"), &cells.iter().map(|c| c.shared).collect::<Vec<_>>())?;
+        file.array(&format!("{group}/union"), &cells.iter().map(|c| c.union).collect::<Vec<_>>())?;
+        file.array(
+            &format!("{group}/distinct"),
+            &cells.iter().map(|c| c.count.distinct).collect::<Vec<_>>(),
+        )?;
+        file.array(&format!("{group}/images"), &cells.iter().map(|c| c.count.images).collect::<Vec<_>>())?;
     }
     if top_k > 0 {
-        let mut indices = Vec::with_capacity(results.neighbours.len() * top_k);
-        let mut scores = Vec::with_capacity(results.neighbours.len() * top_k);
-        for row in &results.neighbours {
-            let missing = top_k - row.len();
-            indices.extend(row.iter().map(|n| n.index).chain(std::iter::repeat_n(NONE, missing)));
-            scores.extend(row.iter().map(|n| n.score()).chain(std::iter::repeat_n(0.0, missing)));
-        }
+        let indices: Vec<u32> = results.neighbours.iter().map(|n| n.index).collect();
+        let scores: Vec<f64> = results.neighbours.iter().map(Neighbour::score).collect();
         file.matrix("neighbours/index", top_k, &indices)?;
         file.matrix("neighbours/score", top_k, &scores)?;
     }

@@ -9,8 +9,10 @@
 //! A pure function of the index and a tile: no I/O, no ranks, no clock.
 
 use super::index::{Class, Index};
-use super::tally::{Count, Tally};
+use super::tally::{Cells, Count, Tally};
 use crate::pairs::{Shape, Tile};
+use crate::strings::NONE;
+use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 use std::cmp::Ordering;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -32,7 +34,8 @@ impl Want {
 }
 
 /// Another set and what is shared with it; the score is `shared / union`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
 pub struct Neighbour {
     /// Index of the other set.
     pub index: u32,
@@ -48,14 +51,19 @@ impl Neighbour {
         score(self.shared, self.union)
     }
 
+    /// Fills the places of a row that has fewer neighbours than were asked for; ranks last.
+    pub const NONE: Self = Self { index: NONE, shared: 0, union: 1 };
+
     /// Higher scores first; equal ones by ascending index.
+    #[inline]
     pub fn rank(&self, other: &Self) -> Ordering {
-        other.score().total_cmp(&self.score()).then(self.index.cmp(&other.index))
+        compare((other.shared, other.union), (self.shared, self.union)).then(self.index.cmp(&other.index))
     }
 }
 
 /// A pair at or above the threshold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Pod, Zeroable)]
+#[repr(C)]
 pub struct Edge {
     /// Index i.
     pub first: u32,
@@ -69,9 +77,10 @@ pub struct Edge {
 #[derive(Debug, Clone)]
 pub struct Partial {
     /// Counts, as differences to what the classes predict ([`class_totals`]).
-    pub tally: Tally,
-    /// For each row of the tile its best neighbours among the columns, best first.
-    pub neighbours: Vec<Vec<Neighbour>>,
+    pub tally: Cells,
+    /// For each row of the tile its `top_k` best neighbours among the columns, best first; the row
+    /// is filled up with [`Neighbour::NONE`].
+    pub neighbours: Vec<Neighbour>,
     /// Pairs at or above the threshold, ascending.
     pub edges: Vec<Edge>,
 }
@@ -79,6 +88,13 @@ pub struct Partial {
 /// |A ∩ B| / |A ∪ B| in double precision; two empty sets have score 0, as in the study.
 pub fn score(shared: u32, union: u32) -> f64 {
     if union == 0 { 0.0 } else { f64::from(shared) / f64::from(union) }
+}
+
+/// Compares two scores, each a fraction shared / union with union > 0, exactly. It is the order of
+/// [`score`] too: below 2^26 items different fractions never round to the same double.
+#[inline]
+fn compare(a: (u32, u32), b: (u32, u32)) -> Ordering {
+    (u64::from(a.0) * u64::from(b.1)).cmp(&(u64::from(b.0) * u64::from(a.1)))
 }
 
 /// A counter that packs shared items, shared empty items and shared bytes into one word, so that
@@ -173,23 +189,28 @@ impl<'a> Kernel<'a> {
                 let mut scratch = lock().pop().unwrap_or_else(|| self.scratch());
                 let (mut neighbours, mut edges) = (Vec::new(), Vec::new());
                 for &i in rows {
-                    let best = self.row(i, tile, &mut scratch, &mut edges);
-                    neighbours.extend(best);
+                    self.row(i, tile, &mut scratch, &mut neighbours, &mut edges);
                 }
                 lock().push(scratch);
                 (neighbours, edges)
             })
             .collect();
-        let mut partial = Partial { tally: self.empty_tally(), neighbours: Vec::new(), edges: Vec::new() };
+        let mut partial = Partial { tally: self.drain(pool), neighbours: Vec::new(), edges: Vec::new() };
         for (neighbours, edges) in parts {
             partial.neighbours.extend(neighbours);
             partial.edges.extend(edges);
         }
-        for scratch in pool.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
-            let tally = std::mem::replace(&mut scratch.tally, self.empty_tally());
-            partial.tally.merge(&tally);
-        }
         partial
+    }
+
+    /// What all threads counted.
+    fn drain<P: Packed>(&self, pool: &Mutex<Vec<Scratch<P>>>) -> Cells {
+        let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((first, others)) = pool.split_first_mut() else { return self.empty_tally().drain() };
+        for other in others {
+            first.tally.add(&other.tally.drain());
+        }
+        first.tally.drain()
     }
 
     fn empty_tally(&self) -> Tally {
@@ -204,14 +225,15 @@ impl<'a> Kernel<'a> {
         }
     }
 
-    /// One row; returns its best neighbours if they are wanted.
+    /// One row; appends its best neighbours, if they are wanted, and its edges.
     fn row<P: Packed>(
         &self,
         i: u32,
         tile: &Tile,
         scratch: &mut Scratch<P>,
+        neighbours: &mut Vec<Neighbour>,
         edges: &mut Vec<Edge>,
-    ) -> Option<Vec<Neighbour>> {
+    ) {
         let index = self.index;
         let Scratch { counts, touched, tally } = scratch;
         let own = index.class_by_set[i as usize];
@@ -219,7 +241,9 @@ impl<'a> Kernel<'a> {
             if self.want.top_k > 0 { tile.columns.start } else { tile.columns.start.max(i + 1) };
         let columns = first_column..tile.columns.end;
         add_up(index, i, &columns, counts, touched);
-        let mut best = Best::new(self.want.top_k);
+        neighbours.resize(neighbours.len() + self.want.top_k, Neighbour::NONE);
+        let start = neighbours.len() - self.want.top_k;
+        let mut best = Best(&mut neighbours[start..]);
         let first_edge = edges.len();
         let weight = index.weight[i as usize];
         for &j in touched.iter() {
@@ -254,7 +278,6 @@ impl<'a> Kernel<'a> {
         for j in touched.drain(..) {
             counts[j as usize] = P::default();
         }
-        (self.want.top_k > 0).then_some(best.neighbours)
     }
 
     /// Offers the sets that share nothing but common items with row `i`, class by class.
@@ -263,11 +286,11 @@ impl<'a> Kernel<'a> {
         i: u32,
         columns: &std::ops::Range<u32>,
         counts: &[P],
-        best: &mut Best,
+        best: &mut Best<'_>,
         edges: &mut Vec<Edge>,
     ) {
         let class = self.index.class_of[i as usize];
-        if self.index.classes[class as usize].mask == 0 || (best.k == 0 && self.want.min.is_none()) {
+        if self.index.classes[class as usize].mask == 0 || (best.0.is_empty() && self.want.min.is_none()) {
             return;
         }
         let members = |class: u32, from: u32| {
@@ -283,12 +306,12 @@ impl<'a> Kernel<'a> {
                 edges.extend(later.map(|j| Edge { first: i, second: j, shared: r.shared }));
             }
         }
-        for tie in ranked.chunk_by(|a, b| score(a.shared, a.union) == score(b.shared, b.union)) {
-            if best.is_full_above(score(tie[0].shared, tie[0].union)) {
+        for tie in ranked.chunk_by(|a, b| compare((a.shared, a.union), (b.shared, b.union)).is_eq()) {
+            if best.is_full_above((tie[0].shared, tie[0].union)) {
                 break;
             }
             for r in tie {
-                for j in members(r.class, columns.start).take(best.k) {
+                for j in members(r.class, columns.start).take(best.0.len()) {
                     best.offer(Neighbour { index: j, shared: r.shared, union: r.union });
                 }
             }
@@ -307,7 +330,7 @@ impl<'a> Kernel<'a> {
                     Ranked { class, shared, union: own.size + other.size - shared }
                 })
                 .collect();
-            ranked.sort_by(|a, b| score(b.shared, b.union).total_cmp(&score(a.shared, a.union)));
+            ranked.sort_by(|a, b| compare((b.shared, b.union), (a.shared, a.union)));
             ranked
         })
     }
@@ -359,44 +382,36 @@ fn add_up<P: Packed>(
     }
 }
 
-/// The k best neighbours so far, best first.
-struct Best {
-    k: usize,
-    neighbours: Vec<Neighbour>,
-}
+/// The k best neighbours so far, best first, among [`Neighbour::NONE`].
+struct Best<'a>(&'a mut [Neighbour]);
 
-impl Best {
-    fn new(k: usize) -> Self {
-        Self { k, neighbours: Vec::with_capacity(k.min(64)) }
-    }
-
+impl Best<'_> {
     #[inline]
     fn offer(&mut self, neighbour: Neighbour) {
-        if self.k == 0 {
-            return;
+        if self.0.last().is_some_and(|last| neighbour.rank(last).is_lt()) {
+            self.insert(neighbour);
         }
-        if self.neighbours.len() == self.k {
-            if self.neighbours.last().is_some_and(|last| neighbour.rank(last) != Ordering::Less) {
-                return;
-            }
-            self.neighbours.pop();
-        }
-        let at = self.neighbours.partition_point(|n| n.rank(&neighbour) == Ordering::Less);
-        self.neighbours.insert(at, neighbour);
     }
 
-    fn is_full_above(&self, score: f64) -> bool {
-        self.neighbours.len() == self.k && self.neighbours.last().is_none_or(|last| last.score() > score)
+    fn insert(&mut self, neighbour: Neighbour) {
+        let at = self.0.partition_point(|n| n.rank(&neighbour).is_lt());
+        self.0[at..].rotate_right(1);
+        self.0[at] = neighbour;
+    }
+
+    /// True if nothing with this score could enter. A list of length 0 is always full.
+    fn is_full_above(&self, score: (u32, u32)) -> bool {
+        self.0.last().is_none_or(|last| compare((last.shared, last.union), score).is_gt())
     }
 }
 
 /// Merges the best neighbours that two column ranges gave for one row.
-pub fn merge_best(mine: &mut Vec<Neighbour>, others: &[Neighbour], k: usize) {
-    let mut best = Best { k, neighbours: std::mem::take(mine) };
-    for neighbour in others {
-        best.offer(*neighbour);
+pub fn merge_best(mine: &mut [Neighbour], others: &[Neighbour]) {
+    if mine.first() == Some(&Neighbour::NONE) {
+        return mine.copy_from_slice(others);
     }
-    *mine = best.neighbours;
+    let mut best = Best(mine);
+    others.iter().filter(|n| **n != Neighbour::NONE).for_each(|n| best.offer(*n));
 }
 
 /// What all pairs would count if they shared nothing but common items; the tiles' tallies are

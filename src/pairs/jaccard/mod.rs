@@ -119,10 +119,7 @@ impl Prepared {
     pub fn merge(&self, world: &World, job: &Job<'_>) -> Result<Results, Error> {
         let mut merge = self.begin_merge();
         let largest = self.index.largest.items as u32;
-        super::merge(world, job, |tile, payload| {
-            merge.add(tile, &wire::decode(payload, largest)?);
-            Some(())
-        })?;
+        super::merge(world, job, |tile, payload| merge.add(tile, &wire::decode(payload, largest)?))?;
         merge.finish()
     }
 

@@ -17,8 +17,8 @@ pub struct Results {
     pub distinct: u64,
     /// All pairs: n(n-1)/2 of distinct sets, N(N-1)/2 of images.
     pub tally: Tally,
-    /// Best neighbours of each distinct set; empty if none were wanted.
-    pub neighbours: Vec<Vec<Neighbour>>,
+    /// The `top_k` best neighbours of each distinct set, one row after the other.
+    pub neighbours: Vec<Neighbour>,
     /// Pairs of distinct sets at or above the threshold, ascending.
     pub edges: Vec<Edge>,
 }
@@ -44,7 +44,7 @@ impl Merge {
             tally.full.at(class.full_size, class.full_size).add(pairs);
             tally.bytes.add(bytes, pairs);
         }
-        let neighbours = if top_k > 0 { vec![Vec::new(); collapsed.len()] } else { Vec::new() };
+        let neighbours = vec![Neighbour::NONE; collapsed.len() * top_k];
         let results = Results {
             images: images.len() as u64,
             distinct: collapsed.len() as u64,
@@ -55,13 +55,17 @@ impl Merge {
         Self { top_k, results }
     }
 
-    /// Adds the result of a tile.
-    pub fn add(&mut self, tile: &Tile, partial: &Partial) {
-        self.results.tally.merge(&partial.tally);
-        for (row, best) in tile.rows.clone().zip(&partial.neighbours) {
-            merge_best(&mut self.results.neighbours[row as usize], best, self.top_k);
+    /// Adds the result of a tile. `None`, and nothing is added, if it is not one of this tile.
+    pub fn add(&mut self, tile: &Tile, partial: &Partial) -> Option<()> {
+        let rows = tile.rows.start as usize * self.top_k..tile.rows.end as usize * self.top_k;
+        let mine = self.results.neighbours.get_mut(rows).filter(|m| m.len() == partial.neighbours.len())?;
+        if self.top_k > 0 {
+            let theirs = partial.neighbours.chunks_exact(self.top_k);
+            mine.chunks_exact_mut(self.top_k).zip(theirs).for_each(|(row, best)| merge_best(row, best));
         }
+        self.results.tally.add(&partial.tally);
         self.results.edges.extend_from_slice(&partial.edges);
+        Some(())
     }
 
     /// The whole, after checking that the sums close.
@@ -79,8 +83,8 @@ impl Merge {
             })
         };
         let sums = [
-            sum(&mut tally.all.cells().into_iter().map(|c| c.2)),
-            sum(&mut tally.full.cells().into_iter().map(|c| c.2)),
+            sum(&mut tally.all.cells().into_iter().map(|c| c.count)),
+            sum(&mut tally.full.cells().into_iter().map(|c| c.count)),
             sum(&mut tally.bytes.bins.into_iter()),
         ];
         if sums.iter().any(|sum| *sum != expected) {
@@ -159,7 +163,7 @@ impl Counts {
     pub fn of(results: &Results, edges: &[f64]) -> Result<Self, Error> {
         let Tally { all, full, bytes } = &results.tally;
         let measure = |tally: &PairTally, items: u64, pick: fn(&Count) -> u64| {
-            let cells: Vec<_> = tally.cells().iter().map(|(s, u, c)| (*s, *u, pick(c))).collect();
+            let cells: Vec<_> = tally.cells().iter().map(|c| (c.shared, c.union, pick(&c.count))).collect();
             measures(&cells, items, edges)
         };
         let by_images: fn(&Count) -> u64 = |c| c.images;

@@ -4,13 +4,15 @@
 //! two numbers keeps everything that histogram, mean, deviation and sharing need, as integers that
 //! add up in any order to the same bits; scores become floating point only once, at the end.
 
+use bytemuck::{Pod, Zeroable};
 use rustc_hash::FxHashMap;
 
 /// Pairs of distinct sets, and the same weighed by multiplicity (pairs of images).
 ///
 /// Tallies of tiles hold differences to what the classes predict, so a count may be negative
 /// there; wrapping arithmetic makes the final sums exact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Pod, Zeroable)]
+#[repr(C)]
 pub struct Count {
     /// Pairs of distinct sets.
     pub distinct: u64,
@@ -42,22 +44,43 @@ impl Count {
     }
 }
 
+/// Pairs that share `shared` of `union` items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Cell {
+    /// Items in both sets.
+    pub shared: u32,
+    /// Items in either set.
+    pub union: u32,
+    /// How many pairs.
+    pub count: Count,
+}
+
 /// Pairs by (shared, union). Small sets use a flat array, large ones a map.
 #[derive(Debug, Clone)]
 pub struct PairTally {
-    largest: u32,
+    width: u32,
     flat: Vec<Count>,
+    /// One bit for each element of `flat` that was counted in: a tile fills few of them, and
+    /// emptying the tally must not cost more than filling it.
+    used: Vec<u64>,
     map: FxHashMap<(u32, u32), Count>,
 }
 
-/// Sets up to this size are counted in a flat array (at most 2.6 MB).
+/// Sets up to this size are counted in a flat array (at most 2.1 MB).
 const FLAT_LARGEST: u32 = 256;
 
 impl PairTally {
     /// An empty tally for sets of at most `largest` items.
     pub fn new(largest: u32) -> Self {
-        let flat = if largest <= FLAT_LARGEST { (largest + 1) * (2 * largest + 1) } else { 0 };
-        Self { largest, flat: vec![Count::default(); flat as usize], map: FxHashMap::default() }
+        let width = largest.saturating_mul(2).saturating_add(1);
+        let flat = if largest <= FLAT_LARGEST { ((largest + 1) * width) as usize } else { 0 };
+        Self {
+            width,
+            flat: vec![Count::default(); flat],
+            used: vec![0; flat.div_ceil(64)],
+            map: FxHashMap::default(),
+        }
     }
 
     /// The count of pairs that share `shared` of `union` items.
@@ -66,19 +89,52 @@ impl PairTally {
         if self.flat.is_empty() {
             self.map.entry((shared, union)).or_default()
         } else {
-            &mut self.flat[(shared * (2 * self.largest + 1) + union) as usize]
+            let i = (shared * self.width + union) as usize;
+            self.used[i / 64] |= 1 << (i % 64);
+            &mut self.flat[i]
         }
     }
 
-    /// All counts that are not zero as `(shared, union, count)`, ascending.
-    pub fn cells(&self) -> Vec<(u32, u32, Count)> {
-        let width = 2 * self.largest + 1;
-        let flat = (0u32..).zip(&self.flat).map(|(i, count)| (i / width, i % width, *count));
+    /// All counts that are not zero, ascending.
+    pub fn cells(&self) -> Vec<Cell> {
+        let flat = bits(&self.used).map(|i| {
+            let (shared, union) = (i as u32 / self.width, i as u32 % self.width);
+            Cell { shared, union, count: self.flat[i] }
+        });
         let map = self.map.iter().map(|((shared, union), count)| (*shared, *union, *count));
-        let mut cells: Vec<_> = flat.chain(map).filter(|(_, _, c)| !c.is_zero()).collect();
-        cells.sort_unstable_by_key(|(shared, union, _)| (*shared, *union));
+        let map = map.map(|(shared, union, count)| Cell { shared, union, count });
+        let mut cells: Vec<_> = flat.chain(map).filter(|cell| !cell.count.is_zero()).collect();
+        cells.sort_unstable_by_key(|cell| (cell.shared, cell.union));
         cells
     }
+
+    /// [`PairTally::cells`], leaving the tally empty.
+    pub fn drain(&mut self) -> Vec<Cell> {
+        let cells = self.cells();
+        bits(&self.used).for_each(|i| self.flat[i] = Count::default());
+        self.used.fill(0);
+        self.map.clear();
+        cells
+    }
+
+    /// Adds counts.
+    pub fn add(&mut self, cells: &[Cell]) {
+        for cell in cells {
+            self.at(cell.shared, cell.union).add(cell.count);
+        }
+    }
+}
+
+/// Positions of the bits that are set, ascending.
+fn bits(words: &[u64]) -> impl Iterator<Item = usize> {
+    words.iter().enumerate().filter(|(_, word)| **word != 0).flat_map(|(at, word)| {
+        let mut left = *word;
+        std::iter::from_fn(move || {
+            let bit = (left != 0).then(|| left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some(at * 64 + bit)
+        })
+    })
 }
 
 /// Pairs by bytes shared: bin 0 holds pairs that share no bytes, bin b >= 1 those that share
@@ -149,13 +205,27 @@ impl Tally {
         Self { all: PairTally::new(largest), full: PairTally::new(largest), bytes: ByteTally::default() }
     }
 
-    /// Adds another tally.
-    pub fn merge(&mut self, other: &Self) {
-        for (mine, theirs) in [(&mut self.all, &other.all), (&mut self.full, &other.full)] {
-            for (shared, union, count) in theirs.cells() {
-                mine.at(shared, union).add(count);
-            }
-        }
-        self.bytes.merge(&other.bytes);
+    /// Adds counts.
+    pub fn add(&mut self, cells: &Cells) {
+        self.all.add(&cells.all);
+        self.full.add(&cells.full);
+        self.bytes.merge(&cells.bytes);
     }
+
+    /// What was counted, leaving the tally empty.
+    pub fn drain(&mut self) -> Cells {
+        let bytes = std::mem::take(&mut self.bytes);
+        Cells { all: self.all.drain(), full: self.full.drain(), bytes }
+    }
+}
+
+/// The counts of a [`Tally`] that are not zero, as a tile hands them on.
+#[derive(Debug, Clone)]
+pub struct Cells {
+    /// By shared items and union.
+    pub all: Vec<Cell>,
+    /// The same with the empty items taken out of the sets.
+    pub full: Vec<Cell>,
+    /// By bytes shared.
+    pub bytes: ByteTally,
 }
