@@ -195,3 +195,137 @@ with open(sys.argv[2], "w", newline="") as out:
     }
     assert_eq!(ours.len(), theirs.len());
 }
+
+#[test]
+fn dockerfiles_of_the_dev_pack() {
+    let Some(shared) = shared() else { return };
+    let truth = &truth(&shared, "dev.json")["dockerfiles"];
+    let directory = scratch();
+    let at = |name: &str| directory.path().join(name);
+    let mut command = stratigraph(2);
+    command.arg("tokenize").arg(shared.join("data/dockerfiles-dev.tar.zst")).arg("-o").arg(at("d.h5"));
+    succeed(command.arg("--text").arg(at("text")).arg("--json").arg(at("tokens.json")));
+    let ours = read_json(&at("tokens.json"));
+    let name = "scientific-dockerfile-image-corpus.txt";
+    assert_eq!(sha256(&at("text").join(name)), truth[name]["sha256"]);
+    assert_eq!(ours["image_documents"], truth["n_files"]);
+    assert_eq!(ours["distinct_image_documents"], truth[name]["unique_lines"]);
+    let shares = &ours["practices"];
+    assert_eq!(shares["by_group"], truth["by_group"]);
+    assert_eq!(shares["repositories"], truth["n_repos"]);
+    assert_eq!(
+        shares["encyclopedia_repositories"],
+        truth["rse"]["owner/repo dirs under rseng/ with >=1 Dockerfile"]
+    );
+    assert_eq!(shares["odd"]["not_utf8"], truth["n_undecodable_utf8"]);
+    assert_eq!(shares["from_lines"], truth["from"]["lines_containing_FROM"]);
+    for group in ["machine-learning", "rseng"] {
+        for count in ["distinct", "total"] {
+            assert_eq!(shares["from"][group][count], truth["from"][group][count], "{group}/{count}");
+        }
+    }
+    let mut lines = Vec::new();
+    for (group, counts) in read_json(&at("text/dockerfile-counts.json")).as_object().unwrap() {
+        let images = counts.as_object().unwrap();
+        lines.extend(images.iter().map(|(image, n)| format!("{group}\t{image}\t{n}\n")));
+    }
+    lines.sort_unstable();
+    let sum: String = Sha256::digest(lines.concat()).iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(sum, truth["from"]["sha256_sorted 'group TAB image TAB count NL' (bytes order)"]);
+}
+
+/// A few Dockerfiles with one of every oddity, as (path, content).
+const ODD: [(&str, &[u8]); 6] = [
+    (
+        "orgs/o/u/r/Dockerfile",
+        b"FROM a AS b\nRUN apt-get update\nRUN apt-get install -y x\nFROM b\nUSER me\n",
+    ),
+    ("rseng/u/r/Dockerfile.gpu", b"FROM a:latest\nADD https://example.org/x /x\n"),
+    ("rseng/u/r/Dockerfile", b"FROM \xff\xfe:1\nRUN pip install --no-cache-dir x \\\n && true\n"),
+    ("machine-learning/u/r/Dockerfile", b""),
+    ("machine-learning/u/r/README", b"FROM no"),
+    (
+        "machine-learning/u/q/Dockerfile",
+        b"FROM a AS b\nRUN apt-get update\nRUN apt-get install -y x\nFROM b\nUSER me\n",
+    ),
+];
+
+fn write_odd(directory: &Path) -> PathBuf {
+    let root = directory.join("dockerfiles");
+    for (path, content) in ODD {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+    root
+}
+
+#[test]
+fn odd_dockerfiles_are_read_and_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| directory.path().join(name);
+    let root = write_odd(directory.path());
+    let tar = at("odd.tar");
+    let packed =
+        Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(directory.path()).arg("dockerfiles").status();
+    assert!(packed.expect("tar").success());
+    let tokenize = |mut command: Command, source: &Path| {
+        command.arg("tokenize").arg(source).arg("-o").arg(at("d.h5")).arg("--text").arg(at("text"));
+        let outcome = run(command.arg("--json").arg(at("tokens.json")));
+        (
+            outcome,
+            std::fs::read_to_string(at("text/scientific-dockerfile-image-corpus.txt")).unwrap_or_default(),
+        )
+    };
+    let ((code, out, err), text) = tokenize(stratigraph(2), &root);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(
+        out.contains("not UTF-8") && out.contains("rseng/u/r/Dockerfile") && out.contains("README"),
+        "{out}"
+    );
+    let wanted = [
+        "from as run apt get update run apt get install from user me",
+        "",
+        "from as run apt get update run apt get install from user me",
+        "from \u{fffd}\u{fffd} run pip install no cache dir true",
+        "from latest add https example org",
+    ];
+    assert_eq!(text.lines().collect::<Vec<_>>(), wanted);
+    let shares = read_json(&at("tokens.json"))["practices"].take();
+    let expect =
+        [("files", 5), ("repositories", 4), ("without_user", 3), ("multi_stage", 2), ("unpinned_files", 3)];
+    for (name, n) in expect {
+        assert_eq!(shares[name], n, "{name}");
+    }
+    for (name, n) in [("apt_update_alone", 2), ("pip_install_no_cache", 1), ("add_of_url", 1), ("run", 5)] {
+        assert_eq!(shares["instructions"][name], n, "{name}");
+    }
+    assert_eq!(shares["bases"]["stage"], 2);
+
+    // The same from an archive, on ranks, and with sha256 of its own.
+    let whole = std::fs::read(at("d.h5")).unwrap();
+    for command in [stratigraph(1), ranks(2, 1), ranks(3, 2)] {
+        let ((code, ..), again) = tokenize(command, &root);
+        assert_eq!((code, &again), (0, &text));
+        assert!(whole == std::fs::read(at("d.h5")).unwrap());
+        let ((code, ..), again) = tokenize(ranks(2, 2), &tar);
+        assert_eq!((code, &again), (0, &text));
+    }
+
+    // What is cut short is told, with what could be read.
+    let bytes = std::fs::read(&tar).unwrap();
+    let header = |at: &usize| bytes[*at..].starts_with(b"ustar");
+    let last = (0..bytes.len()).rev().find(header).expect("a header") - 257;
+    // In the middle of a header, and before one.
+    for end in [last + 100, last] {
+        std::fs::write(at("cut.tar"), &bytes[..end]).unwrap();
+        let ((code, _, err), _) = tokenize(stratigraph(1), &at("cut.tar"));
+        assert!(code == 3 && err.contains("cut.tar") && err.contains("broken"), "{code} {err}");
+    }
+    std::fs::write(at("none.tar"), b"no tar").unwrap();
+    let ((code, _, err), _) = tokenize(stratigraph(1), &at("none.tar"));
+    assert!(code == 4 && err.contains("none.tar"), "{code} {err}");
+    std::fs::create_dir(at("empty")).unwrap();
+    let ((code, _, err), _) = tokenize(stratigraph(1), &at("empty"));
+    assert!(code == 4 && err.contains("no Dockerfile"), "{code} {err}");
+}

@@ -1,11 +1,13 @@
 //! `stratigraph tokenize`.
 
 use super::show::{self, Steps};
-use super::{Code, Context};
+use super::{Code, Context, import};
 use crate::corpus::Corpus;
-use crate::report::{history_shares_text, replace_file, write_json};
-use crate::tokens::{Commands, Corpora, Documents, Error, Reading, Scheme, load_histories};
+use crate::report::{dockerfile_shares_text, history_shares_text, replace_file, write_json};
+use crate::tokens::{Commands, Corpora, Dockerfiles, Documents, Error, Reading, Scheme, load_histories};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Turn histories or Dockerfiles into documents: token sequences with their counts
@@ -13,9 +15,12 @@ use std::path::{Path, PathBuf};
 /// From a corpus file: the history of each config, by the tokenizer of the study's later scripts.
 /// A layer's document is everything the history says up to it (cumulative, as published) or what
 /// made that layer alone (per-layer, corrected). Each distinct document is kept once.
+///
+/// From a directory or archive (.tar, .tar.gz, .tar.zst): each file whose name begins with
+/// `Dockerfile` is a document.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// A corpus file (from `stratigraph import` or `synth`)
+    /// A corpus file (.h5, from `stratigraph import` or `synth`), or Dockerfiles
     #[arg(value_name = "SOURCE")]
     pub source: PathBuf,
 
@@ -79,10 +84,64 @@ struct Summary<'a, S> {
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     let mut steps = Steps::begin();
-    histories(args, context, &mut steps)?;
-    show::line(context, steps.summary());
-    context.world.barrier();
-    Ok(Code::Done)
+    let mut code = Code::Done;
+    if args.source.extension().is_some_and(|e| e == "h5") {
+        histories(args, context, &mut steps)?;
+    } else {
+        code = dockerfiles(args, context, &mut steps)?;
+    }
+    if context.world.is_root() {
+        show::line(context, steps.summary());
+    }
+    // All ranks end with the same code.
+    let mut shared = [code as u64];
+    context.world.max_u64(&mut shared);
+    Ok(if shared[0] == Code::Done as u64 { Code::Done } else { Code::DoneWithLosses })
+}
+
+fn dockerfiles(args: &Args, context: &Context, steps: &mut Steps) -> anyhow::Result<Code> {
+    let Some(files) = Dockerfiles::read(&args.source, &context.world)? else { return Ok(Code::Done) };
+    steps.mark("read");
+    let documents = files.documents();
+    steps.mark("documents");
+    documents.save(&args.output)?;
+    steps.mark("write");
+    let shares = files.shares();
+    if let Some(directory) = &args.text {
+        write_documents(&documents, directory)?;
+        write_json(&directory.join("dockerfile-counts.json"), &ordered(&files.from_counts()))?;
+        write_text(&directory.join("scientific-dockerfile-image-index.txt"), |file| {
+            let mut out = std::io::BufWriter::new(file);
+            documents.sources().iter().try_for_each(|name| writeln!(out, "{name}"))?;
+            out.flush()
+        })?;
+        steps.mark("text");
+    }
+    outcome(args, context, &documents, &shares)?;
+    show::line(context, dockerfile_shares_text(&shares));
+    let odd = &shares.odd;
+    for (what, n, examples) in [
+        ("files of another name", odd.other_files, &odd.other_examples),
+        ("paths that occur again (the last counts)", odd.repeated_files, &odd.repeated_examples),
+        ("files that are not UTF-8 (read with U+FFFD)", odd.not_utf8, &odd.not_utf8_examples),
+        ("lost: files that cannot be read", odd.unreadable, &odd.unreadable_examples),
+    ] {
+        if n > 0 {
+            let shown: Vec<_> = examples.iter().take(3).map(|e| import::visible(e)).collect();
+            show::line(context, format!("{what}: {}, for example {}", show::count(n), shown.join(", ")));
+        }
+    }
+    if let Some(place) = &odd.broken_archive {
+        eprintln!("stratigraph: {}: the archive is broken {}", args.source.display(), import::visible(place));
+    }
+    Ok(if odd.any_loss() { Code::DoneWithLosses } else { Code::Done })
+}
+
+/// JSON objects that keep the order of the counts, as the study's file does.
+fn ordered(counts: &BTreeMap<String, Vec<(String, u64)>>) -> serde_json::Map<String, serde_json::Value> {
+    let object =
+        |images: &Vec<(String, u64)>| images.iter().map(|(name, n)| (name.clone(), (*n).into())).collect();
+    counts.iter().map(|(group, images)| (group.clone(), serde_json::Value::Object(object(images)))).collect()
 }
 
 fn histories(args: &Args, context: &Context, steps: &mut Steps) -> anyhow::Result<()> {

@@ -12,7 +12,7 @@ pub use format::{bytes, count, duration, table};
 pub use jaccard::jaccard_text;
 pub use stats::stats_text;
 pub use summary::{JaccardFigures, Reduced, RunSummary, StatsFigures, reduce};
-pub use tokens::{history_shares_text, practices_text};
+pub use tokens::{dockerfile_shares_text, history_shares_text};
 
 use std::io::Write;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Documents and practices as text.
 
 use super::{count, table};
-use crate::tokens::{Apt, HistoryShares, Practices};
+use crate::tokens::{Apt, DockerfileShares, HistoryShares, Practices, Spread};
 
 fn share(part: u64, whole: u64) -> String {
     if whole == 0 { "-".into() } else { format!("{:.4}", part as f64 / whole as f64) }
@@ -30,19 +30,63 @@ pub fn history_shares_text(shares: &HistoryShares) -> String {
     row("  both", share(p.apt_cleaned_and_autoremoved, p.apt), &|a| {
         share(a.apt_cleaned_and_autoremoved, a.apt)
     });
-    let mut images = table(&["images", ""]);
-    let runs = &shares.run_layers_per_image;
-    images.add_row(["histories".to_owned(), count(shares.images)]);
-    images.add_row(["  without USER, share".to_owned(), share(shares.images_without_user, shares.images)]);
-    images
-        .add_row(["RUN layers: mean".to_owned(), runs.mean.map_or("-".into(), |mean| format!("{mean:.2}"))]);
-    images
-        .add_row(["  median, 95 %, most".to_owned(), format!("{}, {}, {}", runs.median, runs.p95, runs.max)]);
+    let mut images = table(&["images", "", ""]);
+    let without = share(shares.images_without_user, shares.images);
+    images.add_row(["histories".to_owned(), count(shares.images), String::new()]);
+    images.add_row(["  without USER".to_owned(), count(shares.images_without_user), without]);
+    add_spread(&mut images, "RUN layers", &shares.run_layers_per_image);
     format!("{t}\n\n{}\n\n{images}", practices_text("layers", &shares.layers))
 }
 
+fn add_spread(table: &mut comfy_table::Table, what: &str, spread: &Spread) {
+    let mean = spread.mean.map_or("-".into(), |mean| format!("{mean:.2}"));
+    table.add_row([format!("{what}: mean"), mean, String::new()]);
+    for (name, n) in [("median", spread.median), ("95th percentile", spread.p95), ("most", spread.max)] {
+        table.add_row([format!("  {name}"), count(n), String::new()]);
+    }
+}
+
+/// Tables of the shares that Dockerfiles give.
+pub fn dockerfile_shares_text(shares: &DockerfileShares) -> String {
+    let mut t = table(&["Dockerfiles", "count", "share"]);
+    let mut row = |name: &str, n: u64, whole: Option<u64>| {
+        t.add_row([name.to_owned(), count(n), whole.map_or(String::new(), |whole| share(n, whole))]);
+    };
+    row("files", shares.files, None);
+    for (group, n) in &shares.by_group {
+        row(&format!("  in {group}"), *n, Some(shares.files));
+    }
+    row("repositories", shares.repositories, None);
+    row("  of the Research Software Encyclopedia", shares.encyclopedia_repositories, None);
+    let b = &shares.bases;
+    let all = b.untagged + b.latest + b.tagged + b.digest + b.variable + b.scratch + b.stage;
+    row("FROM instructions", all, None);
+    for (name, n) in [
+        ("  without tag", b.untagged),
+        ("  of `latest`", b.latest),
+        ("  of another tag", b.tagged),
+        ("  of a digest", b.digest),
+        ("  by build argument", b.variable),
+        ("  of scratch", b.scratch),
+        ("  of an earlier stage", b.stage),
+    ] {
+        row(name, n, Some(all));
+    }
+    row("files with FROM without tag or of `latest`", shares.unpinned_files, Some(shares.files));
+    row("files with several stages", shares.multi_stage, Some(shares.files));
+    row("files that COPY from a stage", shares.copy_from_stage, Some(shares.files));
+    row("files without USER", shares.without_user, Some(shares.files));
+    add_spread(&mut t, "RUN in a file", &shares.run_per_file);
+    let mut from = table(&["FROM as the study counts", "distinct", "all", "most frequent"]);
+    for (group, counts) in &shares.from {
+        let top: Vec<_> = counts.top.iter().take(3).map(|(image, n)| format!("{image} {n}")).collect();
+        from.add_row([group.clone(), count(counts.distinct), count(counts.total), top.join(", ")]);
+    }
+    format!("{t}\n\n{}\n\n{from}", practices_text("instructions", &shares.instructions))
+}
+
 /// A table of practices.
-pub fn practices_text(what: &str, p: &Practices) -> String {
+fn practices_text(what: &str, p: &Practices) -> String {
     let mut t = table(&[&format!("practices in {what}"), "count", "share"]);
     for (name, n, whole) in [
         (what, p.commands, None),

@@ -6,6 +6,7 @@
 //! most occur many times, so [`Documents`] keeps each distinct one once, as what it adds to the
 //! one before it, and counts.
 
+mod dockerfiles;
 mod facts;
 mod histories;
 mod rules;
@@ -15,10 +16,13 @@ mod store;
 mod text;
 mod trie;
 
+pub use dockerfiles::Dockerfiles;
 pub use facts::{Facts, Scanner};
 pub use histories::{Commands, load as load_histories};
 pub use rules::Rules;
-pub use shares::{Apt, HistoryShares, Practices, PublishedApt, Spread, StudyApt};
+pub use shares::{
+    Apt, Bases, DockerfileShares, FromGroup, HistoryShares, Odd, Practices, PublishedApt, Spread, StudyApt,
+};
 pub use text::{Corpora, Texts};
 pub use trie::Builder;
 

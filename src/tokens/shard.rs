@@ -64,6 +64,12 @@ impl RowsBuilder {
         self.offsets.push(self.ids.len() as u64);
     }
 
+    /// Forgets the rows, but not the strings.
+    pub fn clear(&mut self) {
+        self.offsets.truncate(1);
+        self.ids.clear();
+    }
+
     pub fn finish(self) -> Rows {
         Rows { strings: self.strings.into_table(), offsets: self.offsets, ids: self.ids }
     }

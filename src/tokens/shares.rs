@@ -161,3 +161,148 @@ pub struct HistoryShares {
     /// RUN layers of an image.
     pub run_layers_per_image: Spread,
 }
+
+impl Practices {
+    /// Place of `run` in [`Practices::as_array`].
+    pub(super) const RUN: usize = 1;
+
+    /// All counts, in the order of the fields.
+    pub(super) fn as_array(&self) -> [u64; 12] {
+        [
+            self.commands,
+            self.run,
+            self.apt_update,
+            self.apt_update_alone,
+            self.apt_install,
+            self.apt_install_with_update,
+            self.apt_install_lists_removed,
+            self.apt_install_no_recommends,
+            self.pip_install,
+            self.pip_install_no_cache,
+            self.add,
+            self.add_of_url,
+        ]
+    }
+
+    /// The reverse of [`Practices::as_array`].
+    pub(super) fn from_array(counts: [u64; 12]) -> Self {
+        Self {
+            commands: counts[0],
+            run: counts[1],
+            apt_update: counts[2],
+            apt_update_alone: counts[3],
+            apt_install: counts[4],
+            apt_install_with_update: counts[5],
+            apt_install_lists_removed: counts[6],
+            apt_install_no_recommends: counts[7],
+            pip_install: counts[8],
+            pip_install_no_cache: counts[9],
+            add: counts[10],
+            add_of_url: counts[11],
+        }
+    }
+}
+
+/// What FROM instructions name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bases {
+    /// Images without tag, which means `latest`.
+    pub untagged: u64,
+    /// The tag `latest`.
+    pub latest: u64,
+    /// Another tag.
+    pub tagged: u64,
+    /// A digest.
+    pub digest: u64,
+    /// An image that depends on a build argument.
+    pub variable: u64,
+    /// `scratch`.
+    pub scratch: u64,
+    /// An earlier stage.
+    pub stage: u64,
+}
+
+/// The study's counts of FROM in one of its groups.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FromGroup {
+    /// Distinct images.
+    pub distinct: u64,
+    /// All.
+    pub total: u64,
+    /// The thirty most frequent.
+    pub top: Vec<(String, u64)>,
+}
+
+impl FromGroup {
+    pub(super) fn of(counts: &[(String, u64)]) -> Self {
+        Self {
+            distinct: counts.len() as u64,
+            total: counts.iter().map(|(_, n)| n).sum(),
+            top: counts.iter().take(30).cloned().collect(),
+        }
+    }
+}
+
+/// What was odd in a source of Dockerfiles, with the first places.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Odd {
+    /// Files that are no Dockerfiles by their name.
+    pub other_files: u64,
+    /// The first of them.
+    pub other_examples: Vec<String>,
+    /// Paths that an archive holds more than once; the last counts.
+    pub repeated_files: u64,
+    /// The first of them.
+    pub repeated_examples: Vec<String>,
+    /// Files that are not UTF-8. The study's script ends at such a file; here what is not UTF-8
+    /// becomes U+FFFD.
+    pub not_utf8: u64,
+    /// The first of them.
+    pub not_utf8_examples: Vec<String>,
+    /// Files that could not be read: lost.
+    pub unreadable: u64,
+    /// The first of them.
+    pub unreadable_examples: Vec<String>,
+    /// Where and why an archive ended early: what follows is lost.
+    pub broken_archive: Option<String>,
+}
+
+impl Odd {
+    /// True if something could not be read.
+    pub fn any_loss(&self) -> bool {
+        self.unreadable > 0 || self.broken_archive.is_some()
+    }
+}
+
+/// What Dockerfiles tell.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct DockerfileShares {
+    /// Files.
+    pub files: u64,
+    /// Files of each group, the first component of the path.
+    pub by_group: std::collections::BTreeMap<String, u64>,
+    /// Repositories with at least one Dockerfile: `group/owner/repository`, under `orgs` one more.
+    pub repositories: u64,
+    /// Of these, in `rseng/`: projects of the Research Software Encyclopedia.
+    pub encyclopedia_repositories: u64,
+    /// Practices, instruction by instruction.
+    pub instructions: Practices,
+    /// RUN instructions of a file.
+    pub run_per_file: Spread,
+    /// Files without USER.
+    pub without_user: u64,
+    /// Files with more than one FROM.
+    pub multi_stage: u64,
+    /// Files that copy from another stage or image.
+    pub copy_from_stage: u64,
+    /// What the FROM instructions name.
+    pub bases: Bases,
+    /// Files with a FROM without tag or of `latest`.
+    pub unpinned_files: u64,
+    /// Lines that contain `FROM`, as the study counts.
+    pub from_lines: u64,
+    /// The study's counts of FROM: `machine-learning` is what lies under `orgs/`, `rseng` all else.
+    pub from: std::collections::BTreeMap<String, FromGroup>,
+    /// What was odd.
+    pub odd: Odd,
+}
