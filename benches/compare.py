@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -59,6 +60,34 @@ def bench_import():
     return [
         ratio("import of the dev corpus", mine, its, "Python json + sqlite3", 10),
         limit("  memory of all ranks", memory / GIB, max(r["memory"] for r in peer) / GIB, "GiB", 1),
+    ]
+
+
+def bench_tokens():
+    shared = shared_data()
+    if shared is None:
+        return [skipped("histories of the dev corpus into documents", "no ../shared")]
+    source, corpus = unpacked(shared), WORK / "dev.h5"
+    if not corpus.exists():
+        ranks("import", source, "-o", corpus)
+    summary = WORK / "dev-tokens.json"
+    arguments = ["tokenize", corpus, "-o", WORK / "dev-documents.h5", "--json", summary]
+    ours = [threads(*arguments) for _ in range(REPEATS)]
+    peer = run_peer("tokens", source)
+    found = json.loads(summary.read_text())
+    for name, key in (("layer_documents", "layers"), ("distinct_layer_documents", "distinct"), ("image_documents", "images")):
+        if found[name] != peer[key]:
+            sys.exit(f"bench: {name} differ: ours {found[name]}, Python {peer[key]}")
+    # In memory, so that the disk is not what is measured.
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with tempfile.TemporaryDirectory(dir=memory) as texts:
+        written = threads(*arguments, "--text", texts)
+    with tempfile.TemporaryDirectory(dir=memory) as texts:
+        peer_written = run_peer("tokens", source, texts)
+    name = f"tokens of {found['layer_documents']} layers, histories to documents"
+    return [
+        ratio(name, median(ours, "seconds"), peer["seconds"], "Python re + dict", 30),
+        ratio("  and all text corpora", written["seconds"], peer_written["seconds"], "Python re + dict", 1),
     ]
 
 
@@ -111,6 +140,7 @@ def bench_published():
 
 BENCHES = {
     "import": bench_import,
+    "tokens": bench_tokens,
     "jaccard": bench_jaccard,
     "synthetic": bench_synthetic,
     "published": bench_published,
@@ -141,6 +171,10 @@ def median(runs, key):
 
 def ranks(*arguments):
     return measured(["mpirun", "-n", str(RANKS), PROGRAM, *map(str, arguments)])
+
+
+def threads(*arguments):
+    return measured([PROGRAM, *map(str, arguments)])
 
 
 def run_peer(*arguments):

@@ -1,6 +1,7 @@
 """What Stratigraph is measured against: the same work in Python, each in a process of its own.
 
     peers.py import DIRECTORY DATABASE    the study's way to its manifest table
+    peers.py tokens DIRECTORY [TEXTS]     the study's way from histories to documents
     peers.py jaccard CORPUS.h5            all pairs of images with scipy's sparse product
     peers.py published TABLE.csv          the same for the sets of the published table
 
@@ -8,8 +9,10 @@ Each prints one JSON object; `seconds` is the time of the work without Python's 
 """
 
 import csv
+import glob
 import json
 import os
+import re
 import sqlite3
 import sys
 import time
@@ -59,6 +62,50 @@ def import_manifests(source, database):
 
 def literal(value):
     return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
+
+
+SEPARATORS = re.compile(r"""['";:=_\-\n\t#.*&]""")
+BRACKETS = re.compile(r"[<>{}|()\[\]$/]")
+
+
+def tokens(source, texts=None):
+    """One process: each history entry is cut anew, each layer's line is all tokens so far, the lines are counted in
+    a dictionary. The time is that of the tokens alone: the JSON is parsed before the clock starts. With `texts`, the
+    lines are written as well."""
+    crawled = []
+    for path in sorted(glob.glob(os.path.join(source, "**", "manifests-config-layers.json"), recursive=True)):
+        with open(path, encoding="utf-8") as file:
+            configs = json.load(file)["configs"].values()
+        crawled.append([config["history"] for config in configs if "history" in config])
+    begun = time.perf_counter()
+    names = ("layers", "images", "distinct")
+    files = [open(os.path.join(texts, name + ".txt"), "w", encoding="utf-8") for name in names] if texts else []
+    counts, layers, images = {}, 0, 0
+    for histories in crawled:
+        for history in histories:
+            so_far = []
+            for entry in history:
+                if "created_by" not in entry:
+                    continue
+                text = BRACKETS.sub(" ", SEPARATORS.sub(" ", entry["created_by"]))
+                words = [word for word in text.lower().split() if len(word) > 1]
+                so_far += [word for word in words if len(word) != 64 and len(word) != 40]
+                line = " ".join(so_far)
+                layers += 1
+                seen = counts.get(line, 0)
+                counts[line] = seen + 1
+                if files:
+                    files[0].write(line + "\n")
+                    if not seen:
+                        files[2].write(line + "\n")
+            line = " ".join(so_far)
+            images += 1
+            if files:
+                files[1].write(line + "\n")
+    for file in files:
+        file.close()
+    seconds = time.perf_counter() - begun
+    return {"seconds": seconds, "layers": layers, "distinct": len(counts), "images": images}
 
 
 def sets_of_corpus(path):
@@ -132,6 +179,7 @@ def main():
     what, *arguments = sys.argv[1:]
     work = {
         "import": import_manifests,
+        "tokens": tokens,
         "jaccard": lambda path: jaccard(sets_of_corpus, path),
         "published": lambda path: jaccard(sets_of_table, path),
     }

@@ -94,7 +94,12 @@ impl Command {
     fn is_serial(&self) -> bool {
         !matches!(
             self,
-            Self::Import(_) | Self::Tokenize(_) | Self::Jaccard(_) | Self::Run(_) | Self::Ranks(_)
+            Self::Import(_)
+                | Self::Tokenize(_)
+                | Self::Jaccard(_)
+                | Self::Cosine(_)
+                | Self::Run(_)
+                | Self::Ranks(_)
         )
     }
 }
