@@ -13,13 +13,13 @@ pub const NONE: u32 = u32::MAX;
 /// An immutable list of strings: one byte buffer and `len + 1` offsets into it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StringTable {
-    bytes: Vec<u8>,
+    text: String,
     offsets: Vec<u64>,
 }
 
 impl Default for StringTable {
     fn default() -> Self {
-        Self { bytes: Vec::new(), offsets: vec![0] }
+        Self { text: String::new(), offsets: vec![0] }
     }
 }
 
@@ -36,11 +36,11 @@ impl StringTable {
         if !sound {
             return Err("offsets do not describe the bytes".into());
         }
-        let text = std::str::from_utf8(&bytes).map_err(|e| format!("is not UTF-8 ({e})"))?;
+        let text = String::from_utf8(bytes).map_err(|e| format!("is not UTF-8 ({e})"))?;
         if let Some(o) = offsets.iter().find(|o| !text.is_char_boundary(**o as usize)) {
             return Err(format!("offset {o} cuts a character in two"));
         }
-        Ok(Self { bytes, offsets })
+        Ok(Self { text, offsets })
     }
 
     /// Number of strings.
@@ -57,9 +57,7 @@ impl StringTable {
     pub fn get(&self, id: StringId) -> &str {
         let i = id as usize;
         let range = self.offsets[i] as usize..self.offsets[i + 1] as usize;
-        // Both constructors only ever take whole UTF-8 strings; the check costs nothing that
-        // matters outside kernels.
-        std::str::from_utf8(&self.bytes[range]).expect("string tables hold UTF-8")
+        &self.text[range]
     }
 
     /// The string with this id, or `default` for [`NONE`].
@@ -74,7 +72,7 @@ impl StringTable {
 
     /// The concatenated strings.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        self.text.as_bytes()
     }
 
     /// Where each string starts, and the end of the last.
@@ -85,8 +83,8 @@ impl StringTable {
     /// Appends a string and returns its id.
     pub fn push(&mut self, s: &str) -> StringId {
         let id = StringId::try_from(self.len()).ok().filter(|id| *id != NONE);
-        self.bytes.extend_from_slice(s.as_bytes());
-        self.offsets.push(self.bytes.len() as u64);
+        self.text.push_str(s);
+        self.offsets.push(self.text.len() as u64);
         id.expect("fewer than 2^32 - 1 strings")
     }
 }
@@ -105,7 +103,8 @@ impl<S: AsRef<str>> FromIterator<S> for StringTable {
 #[derive(Debug, Default, Clone)]
 pub struct Interner {
     table: StringTable,
-    ids: HashTable<StringId>,
+    /// Each id with the hash of its string, so that growing does not look at strings again.
+    ids: HashTable<(u64, StringId)>,
 }
 
 fn hash(s: &str) -> u64 {
@@ -119,17 +118,25 @@ impl Interner {
     pub fn intern(&mut self, s: &str) -> StringId {
         let Self { table, ids } = self;
         let h = hash(s);
-        if let Some(id) = ids.find(h, |id| table.get_bytes(*id) == s.as_bytes()) {
+        if let Some((_, id)) = ids.find(h, |(other, id)| *other == h && table.get_bytes(*id) == s.as_bytes())
+        {
             return *id;
         }
         let id = table.push(s);
-        ids.insert_unique(h, id, |id| hash(table.get(*id)));
+        ids.insert_unique(h, (h, id), |(h, _)| *h);
         id
+    }
+
+    /// As [`Interner::intern`], for a string that may well be the one with this id.
+    pub fn intern_guessed(&mut self, s: &str, guess: StringId) -> StringId {
+        let guessed = (guess as usize) < self.table.len() && self.table.get_bytes(guess) == s.as_bytes();
+        if guessed { guess } else { self.intern(s) }
     }
 
     /// The id of `s` if it was seen.
     pub fn find(&self, s: &str) -> Option<StringId> {
-        self.ids.find(hash(s), |id| self.table.get_bytes(*id) == s.as_bytes()).copied()
+        let found = self.ids.find(hash(s), |(_, id)| self.table.get_bytes(*id) == s.as_bytes());
+        found.map(|(_, id)| *id)
     }
 
     /// The strings so far.
@@ -146,7 +153,7 @@ impl Interner {
 impl StringTable {
     fn get_bytes(&self, id: StringId) -> &[u8] {
         let i = id as usize;
-        &self.bytes[self.offsets[i] as usize..self.offsets[i + 1] as usize]
+        &self.text.as_bytes()[self.offsets[i] as usize..self.offsets[i + 1] as usize]
     }
 
     /// An interner that already knows these strings (the first id of a repeated string wins).
@@ -154,8 +161,8 @@ impl StringTable {
         let mut ids = HashTable::with_capacity(self.len());
         for i in 0..self.len() as StringId {
             let h = hash(self.get(i));
-            if ids.find(h, |id| self.get_bytes(*id) == self.get_bytes(i)).is_none() {
-                ids.insert_unique(h, i, |id| hash(self.get(*id)));
+            if ids.find(h, |(_, id)| self.get_bytes(*id) == self.get_bytes(i)).is_none() {
+                ids.insert_unique(h, (h, i), |(h, _)| *h);
             }
         }
         Interner { table: self, ids }
@@ -175,6 +182,9 @@ mod tests {
             for (s, id) in strings.iter().zip(&ids) {
                 prop_assert_eq!(interner.table().get(*id), s.as_str());
                 prop_assert_eq!(interner.find(s), Some(*id));
+                for guess in [0, *id, id + 1, NONE] {
+                    prop_assert_eq!(interner.intern_guessed(s, guess), *id);
+                }
             }
             let distinct: std::collections::BTreeSet<_> = strings.iter().collect();
             prop_assert_eq!(interner.table().len(), distinct.len());

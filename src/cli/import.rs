@@ -41,8 +41,10 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     })?;
     drop(progress);
     let mut code = Code::Done as u64;
-    if let Some(corpus) = imported {
+    if let Some(imported) = imported {
         steps.mark("read");
+        let corpus = imported.into_corpus();
+        steps.mark("join");
         corpus.save(&args.output)?;
         steps.mark("write");
         summarise(&corpus, context);

@@ -1,5 +1,6 @@
 //! Builds a shard, file by file: rows, the damage control around a file, and what is odd in it.
 
+use super::json;
 use super::lenient::Lenient;
 use super::parse::Document;
 use super::shard::{Files, KINDS, Mark, Note, Records, Shard, TABLES, Table};
@@ -85,6 +86,9 @@ pub(super) struct Builder {
     /// Parts of the platform at hand.
     pub platform: [String; 4],
     joined: String,
+    /// By table: the last string, and what came last after each string (at its id + 1) and at the
+    /// beginning of a list (at 0).
+    successors: [(StringId, Vec<StringId>); TABLES],
 }
 
 impl Builder {
@@ -103,6 +107,7 @@ impl Builder {
             media_type_kinds: Vec::new(),
             platform: Default::default(),
             joined: String::new(),
+            successors: Default::default(),
         }
     }
 
@@ -110,16 +115,16 @@ impl Builder {
         Shard { records: self.records, tables: self.tables.into_iter().map(Interner::into_table).collect() }
     }
 
-    /// Reads one file. `ordinal` is its number in the source, `sha256` that of its content (or
+    /// Reads one file. `ordinal` is its number in the source, `blake3` the hash of its content (or
     /// zeros). Whatever is wrong in it, the records of other files stay as they are.
-    pub fn add(&mut self, path: &[u8], ordinal: u64, content: &[u8], sha256: [u8; 32]) {
+    pub fn add(&mut self, path: &[u8], ordinal: u64, content: &[u8], blake3: [u8; 32]) {
         self.begin();
         let read = self.read(content);
         if read {
             self.put_in_order();
             self.look_around(path);
         }
-        self.end(path, ordinal, content.len() as u64, sha256, read);
+        self.end(path, ordinal, content.len() as u64, blake3, read);
     }
 
     /// Notes a file that cannot be read.
@@ -146,7 +151,7 @@ impl Builder {
         self.platform.iter_mut().for_each(String::clear);
     }
 
-    fn end(&mut self, path: &[u8], ordinal: u64, bytes: u64, sha256: [u8; 32], read: bool) {
+    fn end(&mut self, path: &[u8], ordinal: u64, bytes: u64, blake3: [u8; 32], read: bool) {
         let Records { files, manifests, configs, .. } = &mut self.records;
         let Files { paths, path_end, .. } = files;
         paths.extend_from_slice(path);
@@ -154,7 +159,7 @@ impl Builder {
         files.ordinal.push(ordinal);
         files.bytes.push(bytes);
         files.read.push(u8::from(read));
-        files.sha256.extend_from_slice(&sha256);
+        files.blake3.extend_from_slice(&blake3);
         files.manifest_end.push(manifests.tag.len() as u64);
         files.config_end.push(configs.tag.len() as u64);
         files.odd.extend_from_slice(&self.counts);
@@ -167,19 +172,26 @@ impl Builder {
             return false;
         }
         let mut bad_utf8 = None;
-        let mut text = match std::str::from_utf8(content) {
+        let mut text = match simdutf8::compat::from_utf8(content) {
             Ok(text) => Cow::Borrowed(text),
             Err(e) => {
                 bad_utf8 = Some(format!("first at byte {}", e.valid_up_to()));
                 String::from_utf8_lossy(content)
             }
         };
+        // Nearly every document is plain; the others are read again from their beginning.
+        if bad_utf8.is_none() {
+            if json::read(without_mark(&text), Lenient(Document(self))).is_ok() {
+                return true;
+            }
+            self.restart();
+        }
         // A rejected document is mended where that is safe, and read again from its beginning.
         for _ in 0..MENDS {
             if let Some(place) = &bad_utf8 {
                 self.note(Oddity::InvalidUtf8, format_args!("{place}"));
             }
-            let document = text.strip_prefix('\u{feff}').unwrap_or(&text);
+            let document = without_mark(&text);
             let mut json = serde_json::Deserializer::from_str(document);
             let outcome = Lenient(Document(self)).deserialize(&mut json).and_then(|()| json.end());
             let Err(error) = outcome else { return true };
@@ -224,6 +236,19 @@ impl Builder {
 
     pub fn intern(&mut self, table: Table, text: &str) -> StringId {
         self.tables[table as usize].intern(text)
+    }
+
+    /// Interns what stands at this place of a list. The images of a repository are alike, so it is
+    /// often what came after its predecessor the last time.
+    pub fn intern_at(&mut self, table: Table, index: usize, text: &str) -> StringId {
+        let (last, after) = &mut self.successors[table as usize];
+        let before = if index == 0 { 0 } else { last.wrapping_add(1) as usize };
+        if after.len() <= before {
+            after.resize(before + 1, NONE);
+        }
+        *last = self.tables[table as usize].intern_guessed(text, after[before]);
+        after[before] = *last;
+        *last
     }
 
     pub fn text(&self, table: Table, id: StringId) -> &str {
@@ -363,6 +388,11 @@ impl Builder {
         self.platform.iter_mut().for_each(String::clear);
         id
     }
+}
+
+/// A document without the byte order mark that some editors put before it.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// How often one document is mended at most.

@@ -10,7 +10,6 @@ use super::shard::Shard;
 use super::source::{Listing, Source, read_archive, refuse};
 use super::{Corpus, Error, Oddities};
 use crate::world::World;
-use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -21,12 +20,32 @@ use std::sync::mpsc;
 /// Says how many bytes of how many are read.
 pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 
-/// Imports a directory or archive of corpus files; the corpus comes out on rank 0. Collective.
+/// What rank 0 has of a source: all of it, in the pieces in which it was read.
+pub struct Imported {
+    shards: Vec<Shard>,
+    oddities: Oddities,
+    source: String,
+    source_sha256: String,
+    synthetic_seed: Option<u64>,
+}
+
+impl Imported {
+    /// Joins the pieces in corpus order.
+    pub fn into_corpus(self) -> Corpus {
+        let mut corpus = merge(&self.shards, self.oddities);
+        corpus.provenance.source = self.source;
+        corpus.provenance.source_sha256 = self.source_sha256;
+        corpus.provenance.synthetic_seed = self.synthetic_seed;
+        corpus
+    }
+}
+
+/// Reads a directory or archive of corpus files; what was read comes out on rank 0. Collective.
 ///
 /// # Errors
 /// [`Error::Source`] if there is nothing to read. Whatever is wrong with single files is counted
 /// in [`Corpus::oddities`] instead.
-pub fn import(source: &Path, world: &World, progress: Progress) -> Result<Option<Corpus>, Error> {
+pub fn import(source: &Path, world: &World, progress: Progress) -> Result<Option<Imported>, Error> {
     let mut oddities = Oddities::default();
     let mut synthetic_seed = None;
     let (shards, archive_sha256) = match Source::open(source)? {
@@ -43,11 +62,8 @@ pub fn import(source: &Path, world: &World, progress: Progress) -> Result<Option
         }
     };
     let Some(shards) = gather(shards, world) else { return Ok(None) };
-    let mut corpus = merge(&shards, oddities);
-    corpus.provenance.source = name_of(source);
-    corpus.provenance.synthetic_seed = synthetic_seed;
-    corpus.provenance.source_sha256 = archive_sha256.unwrap_or_else(|| directory_sha256(&shards));
-    Ok(Some(corpus))
+    let source_sha256 = archive_sha256.unwrap_or_else(|| directory_sha256(&shards));
+    Ok(Some(Imported { shards, oddities, source: name_of(source), source_sha256, synthetic_seed }))
 }
 
 fn name_of(source: &Path) -> String {
@@ -135,7 +151,7 @@ fn read_directory(listing: &Listing, world: &World, progress: Progress) -> Vec<S
             let (path, bytes) = &listing.files[i];
             content.clear();
             match File::open(listing.path(path)).and_then(|mut f| f.read_to_end(&mut content)) {
-                Ok(_) => builder.add(path, i as u64, &content, Sha256::digest(&content).into()),
+                Ok(_) => builder.add(path, i as u64, &content, blake3::hash(&content).into()),
                 Err(e) => builder.add_unreadable(path, i as u64, &e.to_string()),
             }
             progress(done.fetch_add(*bytes, Ordering::Relaxed) + bytes, total);

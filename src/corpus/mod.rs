@@ -13,6 +13,7 @@ mod builder;
 mod date;
 mod export;
 mod import;
+mod json;
 mod lenient;
 mod merge;
 mod notice;
@@ -27,7 +28,7 @@ mod table;
 
 pub use date::Date;
 pub use export::Rows;
-pub use import::import;
+pub use import::{Imported, Progress, import};
 pub use oddity::{Example, Oddities, Oddity};
 pub use published::{PublishedTable, is_published_table};
 pub use synth::{LABEL_FILE, Label, Population, Recipe};
@@ -209,8 +210,8 @@ impl History {
 pub struct Provenance {
     /// File or directory name of the source (its last component), or how it was generated.
     pub source: String,
-    /// Sha256 of the source: of the archive's bytes, or for a directory of the sorted
-    /// `path NUL size NUL sha256 LF` lines of its corpus files.
+    /// Sha256 of the source: of the archive's bytes, or for a directory of the lines
+    /// `BLAKE3  PATH LF` of its corpus files, by path bytes.
     pub source_sha256: String,
     /// Number of corpus files (`manifests-config-layers.json`) read.
     pub files: u64,

@@ -108,12 +108,12 @@ impl Builder {
             }
         }
         let digests = &self.records.layers.digest[layers];
+        // The first in the order of the layers: ids differ from thread to thread.
         let repeated = if digests.len() <= 32 {
             digests.iter().enumerate().find(|(i, d)| digests[..*i].contains(d)).map(|(_, d)| *d)
         } else {
-            let mut sorted = digests.to_vec();
-            sorted.sort_unstable();
-            sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+            let mut seen = rustc_hash::FxHashSet::default();
+            digests.iter().copied().find(|d| !seen.insert(*d))
         };
         if let Some(digest) = repeated {
             let digest = self.text(Table::Digests, digest).chars().take(80).collect::<String>();

@@ -198,7 +198,7 @@ impl Expect<'_> for Text<'_> {
     }
 
     fn text(self, text: &str) -> StringId {
-        self.b.intern(self.table, text)
+        self.b.intern_at(self.table, self.place.list.map_or(0, |(_, index)| index), text)
     }
 }
 

@@ -50,8 +50,8 @@ pub(super) struct Files {
     pub bytes: Vec<u64>,
     /// 1 if it could be read.
     pub read: Vec<u8>,
-    /// Sha256 of each content, 32 bytes each (zeros where nobody asked).
-    pub sha256: Vec<u8>,
+    /// BLAKE3 of each content, 32 bytes each (zeros where nobody asked).
+    pub blake3: Vec<u8>,
     /// Where the manifests of each end.
     pub manifest_end: Vec<u64>,
     /// Where the configs of each end.
@@ -123,7 +123,7 @@ macro_rules! each_array {
         $with!($records.files.ordinal);
         $with!($records.files.bytes);
         $with!($records.files.read);
-        $with!($records.files.sha256);
+        $with!($records.files.blake3);
         $with!($records.files.manifest_end);
         $with!($records.files.config_end);
         $with!($records.files.odd);

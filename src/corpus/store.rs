@@ -37,18 +37,16 @@
 //! | `oddities/kind` | u8 | examples | [`Oddity`] |
 //! | `oddities/file`, `oddities/tag`, `oddities/field` | S | examples | where |
 
-use super::merge::hex;
 use super::{Corpus, Error, Example, Oddities, Oddity, Provenance, StudyFilter};
 use crate::h5::{self, Reader, Writer};
 use crate::strings::{NONE, StringTable};
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 use std::path::Path;
 
 /// Kind of a corpus file.
 const KIND: &str = "corpus";
 /// Layout version of a corpus file.
-const FORMAT_VERSION: u64 = 1;
+const FORMAT_VERSION: u64 = 2;
 
 /// Calls `$with!(name, place)` for every number array of a corpus, in the order of the file.
 macro_rules! each_array {
@@ -103,7 +101,7 @@ macro_rules! each_table {
 }
 
 impl Corpus {
-    /// Identifies the content: sha256 (64 hex digits) over `NAME NUL` and the sha256 of each
+    /// Identifies the content: BLAKE3 (64 hex digits) over `NAME NUL` and the BLAKE3 of each
     /// array's little-endian bytes, in the order of the file, string tables (bytes, offsets)
     /// first. Oddities and provenance do not count: the same images from a directory or an
     /// archive are the same corpus.
@@ -122,15 +120,14 @@ impl Corpus {
         }
         each_table!(self, add_table);
         each_array!(self, add_array);
-        let sums: Vec<_> =
-            arrays.par_iter().with_max_len(1).map(|(_, bytes)| Sha256::digest(bytes)).collect();
-        let mut all = Sha256::new();
+        let sums: Vec<_> = arrays.par_iter().with_max_len(1).map(|(_, bytes)| blake3::hash(bytes)).collect();
+        let mut all = blake3::Hasher::new();
         for ((name, _), sum) in arrays.iter().zip(&sums) {
-            all.update(name);
-            all.update([0]);
-            all.update(sum);
+            all.update(name.as_bytes());
+            all.update(&[0]);
+            all.update(sum.as_bytes());
         }
-        hex(&all.finalize())
+        all.finalize().to_hex().to_string()
     }
 
     /// Writes the corpus file. Equal corpora give equal bytes.
@@ -196,6 +193,9 @@ impl Corpus {
         corpus.oddities =
             read_oddities(&r)?.ok_or_else(|| refuse("its oddities do not fit together".into()))?;
         corpus.check().map_err(refuse)?;
+        if r.attribute("corpus_id")? != corpus.id() {
+            return Err(refuse("its content is not what its corpus_id says".into()));
+        }
         Ok(corpus)
     }
 
@@ -446,6 +446,19 @@ mod tests {
         assert_eq!(corpus.id(), other.id());
         other.layers.size[0] += 1;
         assert_ne!(corpus.id(), other.id());
+    }
+
+    #[test]
+    fn a_changed_byte_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("corpus.h5");
+        some(&[(1, 2, 3)], None).save(&path).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(4).position(|w| w == b"d:2t" || w == b"d:2\0").unwrap();
+        bytes[at + 2] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let error = Corpus::load(&path).unwrap_err();
+        assert!(matches!(error, Error::Unsound { .. }), "{error}");
     }
 
     #[test]

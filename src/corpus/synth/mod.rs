@@ -32,7 +32,6 @@ use layer::{Layer, TOOLS};
 use odd::OddFile;
 use place::{Placement, place};
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -249,7 +248,7 @@ impl Population {
             progress,
             Builder::new,
             |builder, i, path, content| {
-                builder.add(path.as_bytes(), i as u64, content, Sha256::digest(content).into());
+                builder.add(path.as_bytes(), i as u64, content, blake3::hash(content).into());
             },
             Builder::finish,
         );

@@ -87,7 +87,7 @@ fn written_files_are_imported_as_the_same_corpus() {
     let dir = tempfile::tempdir().unwrap();
     let crawl = dir.path().join("crawl");
     population.write(&crawl, &|_, _| ()).unwrap();
-    let mut imported = import(&crawl, &World::solo(), &|_, _| ()).unwrap().unwrap();
+    let mut imported = import(&crawl, &World::solo(), &|_, _| ()).unwrap().unwrap().into_corpus();
     let corpus = population.corpus(&|_, _| ());
     imported.provenance.source = corpus.provenance.source.clone();
     assert!(imported == corpus);
