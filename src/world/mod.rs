@@ -178,6 +178,16 @@ impl World {
         }
     }
 
+    /// Sends `outgoing[r]` to every rank r and returns what each rank sent here, in rank order. Any
+    /// lengths.
+    pub fn exchange(&self, outgoing: &[&[u8]]) -> Vec<Vec<u8>> {
+        assert_eq!(outgoing.len(), self.size(), "one message for each rank");
+        match &self.inner {
+            Inner::Solo => vec![outgoing[0].to_vec()],
+            Inner::Mpi(ranks) => ranks.exchange(outgoing),
+        }
+    }
+
     /// A counter that all ranks share, starting at 0. Collective, also when it is dropped.
     pub fn counter(&self) -> Counter {
         let inner = match &self.inner {

@@ -139,6 +139,41 @@ impl Ranks {
         })
     }
 
+    pub fn exchange(&self, outgoing: &[&[u8]]) -> Vec<Vec<u8>> {
+        self.watch.waiting(|| {
+            let (rank, size) = (self.rank(), self.size());
+            let lengths: Vec<u64> = outgoing.iter().map(|bytes| bytes.len() as u64).collect();
+            let mut incoming = vec![0u64; size];
+            self.world.all_to_all_into(&lengths[..], &mut incoming[..]);
+            let mut all: Vec<Vec<u8>> = incoming.iter().map(|n| vec![0; *n as usize]).collect();
+            all[rank].copy_from_slice(outgoing[rank]);
+            // In step k everyone sends k ranks up and receives from k ranks down.
+            for step in 1..size {
+                let (to, from) = ((rank + step) % size, (rank + size - step) % size);
+                let mut sent = outgoing[to].chunks(PIECE);
+                let mut received = all[from].chunks_mut(PIECE);
+                loop {
+                    let (piece, room) = (sent.next(), received.next());
+                    if piece.is_none() && room.is_none() {
+                        break;
+                    }
+                    mpi::request::scope(|scope| {
+                        let destination = self.world.process_at_rank(to as i32);
+                        let sending = piece.map(|piece| destination.immediate_send(scope, piece));
+                        if let Some(room) = room {
+                            self.world.process_at_rank(from as i32).receive_into(room);
+                        }
+                        if let Some(sending) = sending {
+                            sending.wait();
+                        }
+                    });
+                    self.watch.beat();
+                }
+            }
+            all
+        })
+    }
+
     pub fn counter(&self) -> SharedCounter {
         self.watch.waiting(|| SharedCounter::new(self))
     }

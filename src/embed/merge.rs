@@ -1,0 +1,78 @@
+//! Adding up what shards changed, in shard order, whoever trained them.
+
+use super::lanes::{Chunk, WIDTH};
+use super::plan::Plan;
+use crate::world::World;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Adds the changes of all shards to `base`, which is the same on all ranks before and after.
+/// `mine` are the copies of this rank's shards. Collective.
+///
+/// For each element: `base + (((c0 - base) + (c1 - base)) + ...)` in shard order. Each rank adds up
+/// a part of the elements, for which it gets that part of all copies, and tells the others.
+pub fn merge(world: &World, base: &mut [Chunk], mine: &[Vec<Chunk>], plan: &Plan) {
+    let ranks = world.size();
+    if ranks == 1 {
+        let copies: Vec<&[Chunk]> = mine.iter().map(Vec::as_slice).collect();
+        add_changes(base, &copies);
+        return;
+    }
+    let length = base.len();
+    let part = |rank: usize| -> Range<usize> { rank * length / ranks..(rank + 1) * length / ranks };
+    let outgoing: Vec<Vec<Chunk>> =
+        (0..ranks).map(|rank| mine.iter().flat_map(|copy| &copy[part(rank)]).copied().collect()).collect();
+    let outgoing: Vec<&[u8]> = outgoing.iter().map(|chunks| bytemuck::cast_slice(chunks)).collect();
+    let incoming = world.exchange(&outgoing);
+    let here = part(world.rank());
+    let mut copies: Vec<Vec<Chunk>> = Vec::with_capacity(plan.shards());
+    for (rank, bytes) in incoming.iter().enumerate() {
+        let shards = plan.shards_of(rank, ranks).len();
+        let mut chunks = vec![Chunk::default(); shards * here.len()];
+        bytemuck::cast_slice_mut(&mut chunks).copy_from_slice(bytes);
+        copies.extend((0..shards).map(|s| chunks[s * here.len()..][..here.len()].to_vec()));
+    }
+    let copies: Vec<&[Chunk]> = copies.iter().map(Vec::as_slice).collect();
+    add_changes(&mut base[here.clone()], &copies);
+    let sum = bytemuck::cast_slice(&base[here]).to_vec();
+    let parts = world.exchange(&vec![sum.as_slice(); ranks]);
+    for (rank, bytes) in parts.iter().enumerate() {
+        bytemuck::cast_slice_mut(&mut base[part(rank)]).copy_from_slice(bytes);
+    }
+}
+
+/// Adds the changes of all copies, in order.
+fn add_changes(base: &mut [Chunk], copies: &[&[Chunk]]) {
+    if let [copy] = copies {
+        base.copy_from_slice(copy);
+        return;
+    }
+    const BLOCK: usize = 4096;
+    base.par_chunks_mut(BLOCK).enumerate().for_each(|(block, base)| {
+        let begin = block * BLOCK;
+        for (i, chunk) in base.iter_mut().enumerate() {
+            let mut sum = [0f32; WIDTH];
+            for copy in copies {
+                let changed = &copy[begin + i].0;
+                (0..WIDTH).for_each(|l| sum[l] += changed[l] - chunk.0[l]);
+            }
+            (0..WIDTH).for_each(|l| chunk.0[l] += sum[l]);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_add_up() {
+        let chunk = |x: f32| Chunk([x; WIDTH]);
+        let mut base = vec![chunk(1.0); 5000];
+        let (a, b) = (vec![chunk(1.5); 5000], vec![chunk(0.75); 5000]);
+        add_changes(&mut base, &[&a, &b]);
+        assert!(base.iter().all(|c| *c == chunk(1.25)));
+        add_changes(&mut base, &[&a]);
+        assert_eq!(base, a);
+    }
+}
