@@ -1,6 +1,6 @@
 //! Exit codes, and which error ends in which.
 
-use crate::{corpus, h5, pairs, tokens, world};
+use crate::{corpus, embed, h5, pairs, tokens, world};
 use std::process::ExitCode;
 
 /// How a command ended.
@@ -83,6 +83,14 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
             pairs::Error::Refused(_) => Some(Code::Refused),
             pairs::Error::Stopped => Some(Code::Requeue),
             pairs::Error::File(e) => code_of_cause(e),
+        };
+    }
+    if let Some(e) = cause.downcast_ref::<embed::Error>() {
+        return match e {
+            embed::Error::DoesNotFit(_) => Some(Code::DoesNotFit),
+            embed::Error::Option { .. } | embed::Error::Refused(_) => Some(Code::Refused),
+            embed::Error::Documents(e) => code_of_cause(e),
+            embed::Error::File(e) => code_of_cause(e),
         };
     }
     if cause.is::<world::Error>() {

@@ -4,6 +4,7 @@
 mod choice;
 mod claim;
 mod cosine;
+mod embed;
 mod exit;
 mod export;
 mod import;
@@ -16,6 +17,7 @@ mod reduce;
 mod results;
 mod run;
 mod show;
+mod similar;
 mod stats;
 mod stop;
 mod synth;
@@ -73,6 +75,8 @@ enum Command {
     Stats(stats::Args),
     Export(export::Args),
     Tokenize(tokenize::Args),
+    Embed(embed::Args),
+    Similar(similar::Args),
     Jaccard(jaccard::Args),
     Cosine(cosine::Args),
     Reduce(reduce::Args),
@@ -87,7 +91,7 @@ enum Command {
 impl Command {
     /// True if SIGTERM and SIGUSR1 end the command cleanly; for all others they are the end.
     fn stops_cleanly(&self) -> bool {
-        matches!(self, Self::Jaccard(_) | Self::Cosine(_) | Self::Run(_))
+        matches!(self, Self::Embed(_) | Self::Jaccard(_) | Self::Cosine(_) | Self::Run(_))
     }
 
     /// True if rank 0 alone does the work.
@@ -96,6 +100,7 @@ impl Command {
             self,
             Self::Import(_)
                 | Self::Tokenize(_)
+                | Self::Embed(_)
                 | Self::Jaccard(_)
                 | Self::Cosine(_)
                 | Self::Run(_)
@@ -145,6 +150,8 @@ pub fn main() -> ExitCode {
         Command::Stats(args) => stats::run(args, &context),
         Command::Export(args) => export::run(args, &context),
         Command::Tokenize(args) => tokenize::run(args, &context),
+        Command::Embed(args) => embed::run(args, &context),
+        Command::Similar(args) => similar::run(args, &context),
         Command::Jaccard(args) => jaccard::run(args, &context),
         Command::Cosine(args) => cosine::run(args, &context),
         Command::Reduce(args) => reduce::run(args, &context),

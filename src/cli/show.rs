@@ -38,11 +38,13 @@ impl Steps {
         Self { begun: now, last: now, steps: Vec::new() }
     }
 
-    /// The time since the last mark went into `name`.
-    pub fn mark(&mut self, name: &'static str) {
+    /// The time since the last mark went into `name`; returns it.
+    pub fn mark(&mut self, name: &'static str) -> Duration {
         let now = Instant::now();
-        self.steps.push((name, now - self.last));
+        let took = now - self.last;
+        self.steps.push((name, took));
         self.last = now;
+        took
     }
 
     /// `time: 1.2 s (read 0.9 s, write 0.3 s)`.

@@ -201,9 +201,16 @@ fn gradients<L: Lanes, P: Place, const G: usize>(
 pub fn sigmoid(lanes: &mut [f32; WIDTH]) {
     // 2^y = 2^n * 2^f with n the nearest integer, which adding 1.5 * 2^23 leaves in the low bits.
     const SHIFT: f32 = 12_582_912.0;
+    const L: f64 = std::f64::consts::LN_2;
     // ln(2)^k / k!
-    const SERIES: [f32; 6] =
-        [1.540_353e-4, 1.333_355_8e-3, 9.618_129e-3, 5.550_410_9e-2, 0.240_226_51, 0.693_147_2];
+    const SERIES: [f32; 6] = [
+        (L * L * L * L * L * L / 720.0) as f32,
+        (L * L * L * L * L / 120.0) as f32,
+        (L * L * L * L / 24.0) as f32,
+        (L * L * L / 6.0) as f32,
+        (L * L / 2.0) as f32,
+        L as f32,
+    ];
     for x in lanes.iter_mut() {
         let y = x.clamp(-60.0, 60.0) * -std::f32::consts::LOG2_E;
         let shifted = y + SHIFT;

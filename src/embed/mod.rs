@@ -1,12 +1,16 @@
 //! Documents to vectors: skip-gram word2vec (Mikolov et al. 2013) and doc2vec PV-DBOW (Le and
 //! Mikolov 2014), and the file they are kept in.
 
+pub mod checkpoint;
+pub mod export;
 pub mod kernel;
 pub mod lanes;
+pub mod mean;
 mod merge;
 mod options;
 pub mod plan;
 pub mod random;
+pub mod similar;
 pub mod skipgram;
 pub mod train;
 pub mod vectors;
@@ -32,6 +36,9 @@ pub enum Error {
     /// The documents cannot be embedded with these options, or a file belongs to another run.
     #[error("{0}")]
     Refused(String),
+    /// The model does not fit into the memory that a rank may use.
+    #[error("{0}")]
+    DoesNotFit(String),
     /// The documents file cannot be used.
     #[error(transparent)]
     Documents(#[from] crate::tokens::Error),

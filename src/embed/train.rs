@@ -11,11 +11,13 @@
 //! depends on the moment, so a second run gives other bits.
 
 use super::lanes::{Chunk, Isa, SharedChunk, WIDTH, chunks};
+use super::mean::Means;
 use super::merge::merge;
 use super::options::{Options, Output};
 use super::plan::{Item, Plan, Turn};
 use super::random::Stream;
 use super::skipgram::{Desk, Lesson, Outputs, Tables};
+use super::vectors::normalise;
 use super::vocabulary::{Huffman, Negatives, Vocabulary};
 use super::{DocumentVectors, Error};
 use crate::tokens::Documents;
@@ -279,6 +281,21 @@ impl<'a> Trainer<'a> {
     pub fn word<'s>(&self, state: &'s State, row: usize) -> &'s [f32] {
         row_of(&state.weights, row, self.width(), self.options.dims)
     }
+}
+
+/// Unit vectors of the documents that were trained on, by their ids, from their rows in the order of
+/// [`Plan::dealt`].
+pub fn learned(trainer: &Trainer<'_>, rows: &[Chunk]) -> (Vec<u32>, Means) {
+    let (dims, width) = (trainer.options.dims, trainer.width());
+    let mut by_id: Vec<(u32, usize)> =
+        trainer.plan.dealt.iter().enumerate().map(|(row, document)| (*document, row)).collect();
+    by_id.sort_unstable();
+    let mut means = Means { vectors: vec![0.0; by_id.len() * dims as usize], norms: vec![0.0; by_id.len()] };
+    let units = means.vectors.par_chunks_mut(dims as usize).zip(&mut means.norms);
+    units.zip(&by_id).for_each(|((unit, norm), (_, row))| {
+        *norm = normalise(row_of(rows, *row, width, dims).iter().map(|x| f64::from(*x)), unit);
+    });
+    (by_id.into_iter().map(|(document, _)| document).collect(), means)
 }
 
 /// A row without its filling.

@@ -3,7 +3,7 @@
 //! Root attributes, besides those of every file (see [`crate::h5`]): `vectors_id` (text; see
 //! [`Vectors::id`]), `documents_id` (text; identity of the documents file that was embedded),
 //! `method` (text, `word2vec` or `doc2vec`), `document_vectors` (text, `mean` or `learned`),
-//! `settings` (text, JSON: every option that changes the values), `seed` (integer), `lock_free`
+//! `settings` (text, JSON: every option that changes the values), `fingerprint` (text; of the run), `seed` (integer), `lock_free`
 //! (integer, 1: the run may give other bits when it is repeated), `zero_documents` and `zero_words`
 //! (integers, rows without a direction), and for generated corpora `synthetic` (text).
 //!
@@ -46,6 +46,8 @@ pub struct Origin {
     pub document_vectors: String,
     /// Every option that changes the values, as JSON.
     pub settings: String,
+    /// Identifies the run: sha256 over the documents' identity and the settings.
+    pub fingerprint: String,
     /// Seed of the random numbers.
     pub seed: u64,
     /// True if threads shared the model without locks: a second run may give other bits.
@@ -108,6 +110,7 @@ pub fn write(
     w.attribute("method", &origin.method)?;
     w.attribute("document_vectors", &origin.document_vectors)?;
     w.attribute("settings", &origin.settings)?;
+    w.attribute("fingerprint", &origin.fingerprint)?;
     w.number("seed", origin.seed)?;
     w.number("lock_free", u64::from(origin.lock_free))?;
     w.number("zero_documents", zeros(documents.norms))?;
@@ -218,6 +221,7 @@ impl Vectors {
             method: r.attribute("method")?,
             document_vectors: r.attribute("document_vectors")?,
             settings: r.attribute("settings")?,
+            fingerprint: r.attribute("fingerprint")?,
             seed: r.number("seed")?,
             lock_free: r.number("lock_free")? != 0,
             synthetic: r.attribute("synthetic").ok(),
