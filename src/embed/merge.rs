@@ -1,4 +1,4 @@
-//! Adding up what shards changed, in shard order, whoever trained them.
+//! Joining what shards changed, in shard order, whoever trained them.
 
 use super::lanes::{Chunk, WIDTH};
 use super::plan::Plan;
@@ -6,11 +6,13 @@ use crate::world::World;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Adds the changes of all shards to `base`, which is the same on all ranks before and after.
+/// Joins the changes of all shards in `base`, which is the same on all ranks before and after.
 /// `mine` are the copies of this rank's shards. Collective.
 ///
-/// For each element: `base + (((c0 - base) + (c1 - base)) + ...)` in shard order. Each rank adds up
-/// a part of the elements, for which it gets that part of all copies, and tells the others.
+/// Each chunk changes by the mean, in shard order, over the shards that changed it: a rare word keeps
+/// what its one shard learned, and a frequent one, which every shard moves to the same place, does
+/// not overshoot it. Each rank does a part of the chunks, for which it gets that part of all copies,
+/// and tells the others.
 pub fn merge(world: &World, base: &mut [Chunk], mine: &[Vec<Chunk>], plan: &Plan) {
     let ranks = world.size();
     if ranks == 1 {
@@ -41,7 +43,7 @@ pub fn merge(world: &World, base: &mut [Chunk], mine: &[Vec<Chunk>], plan: &Plan
     }
 }
 
-/// Adds the changes of all copies, in order.
+/// Adds the mean changes, copies in order.
 fn add_changes(base: &mut [Chunk], copies: &[&[Chunk]]) {
     if let [copy] = copies {
         base.copy_from_slice(copy);
@@ -52,11 +54,13 @@ fn add_changes(base: &mut [Chunk], copies: &[&[Chunk]]) {
         let begin = block * BLOCK;
         for (i, chunk) in base.iter_mut().enumerate() {
             let mut sum = [0f32; WIDTH];
-            for copy in copies {
-                let changed = &copy[begin + i].0;
-                (0..WIDTH).for_each(|l| sum[l] += changed[l] - chunk.0[l]);
+            let mut changed = 0u32;
+            for copy in copies.iter().map(|copy| &copy[begin + i]).filter(|copy| *copy != chunk) {
+                (0..WIDTH).for_each(|l| sum[l] += copy.0[l] - chunk.0[l]);
+                changed += 1;
             }
-            (0..WIDTH).for_each(|l| chunk.0[l] += sum[l]);
+            let divisor = changed.max(1) as f32;
+            (0..WIDTH).for_each(|l| chunk.0[l] += sum[l] / divisor);
         }
     });
 }
@@ -66,12 +70,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_add_up() {
+    fn changes_are_averaged_over_those_who_made_them() {
         let chunk = |x: f32| Chunk([x; WIDTH]);
         let mut base = vec![chunk(1.0); 5000];
-        let (a, b) = (vec![chunk(1.5); 5000], vec![chunk(0.75); 5000]);
+        let (a, mut b) = (vec![chunk(1.5); 5000], vec![chunk(0.75); 5000]);
+        b[4999] = chunk(1.0);
         add_changes(&mut base, &[&a, &b]);
-        assert!(base.iter().all(|c| *c == chunk(1.25)));
+        assert!(base[..4999].iter().all(|c| *c == chunk(1.125)));
+        assert_eq!(base[4999], chunk(1.5), "what one shard alone changed counts whole");
         add_changes(&mut base, &[&a]);
         assert_eq!(base, a);
     }

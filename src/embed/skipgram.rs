@@ -59,6 +59,10 @@ pub struct Desk {
     labels: Vec<f32>,
 }
 
+/// Inputs that are updated together. All of them push the same outputs from where these were before:
+/// too many at once would push them past where they should be.
+const BATCH: usize = 16;
+
 impl Lesson<'_> {
     /// Trains on the tokens on the desk. `document` is the document's own row, if it has one.
     ///
@@ -107,7 +111,9 @@ impl Lesson<'_> {
                     labels.extend_from_slice(turns);
                 }
             }
-            update(self.isa, &Window { inputs: &inputs, outputs: &outputs, labels, alpha }, scratch);
+            for inputs in inputs.chunks(BATCH) {
+                update(self.isa, &Window { inputs, outputs: &outputs, labels, alpha }, scratch);
+            }
         }
     }
 }

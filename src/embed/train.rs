@@ -2,8 +2,8 @@
 //!
 //! The documents are dealt out to a fixed number of *shards*, whatever the number of ranks and
 //! threads. In each *round* every shard trains a copy of the model on its next documents; then the
-//! changes of all shards are added to the model in shard order, and the next round begins from the
-//! sum. So the result depends on the number of shards and on the words between merges, both of which
+//! changes of all shards are joined in shard order (see `merge.rs`), and the next round begins
+//! from there. So the result depends on the number of shards and on the words between merges, both of which
 //! are options, and not on who did the work.
 //!
 //! With `lock_free` a rank has one copy of the model that all its threads change at the same time
