@@ -42,6 +42,15 @@ pub struct Neighbour {
     pub score: f64,
 }
 
+/// A pair that may be among the best of its row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Candidate {
+    /// The other row.
+    pub index: u32,
+    /// The filter's score: within its error bound of the score in f64, and not the same on every CPU.
+    pub score: f32,
+}
+
 impl Neighbour {
     /// Best first: by score, then by row.
     pub fn order(a: &Self, b: &Self) -> std::cmp::Ordering {
@@ -126,9 +135,9 @@ impl Best {
         scored
     }
 
-    /// What was added to the lists of these rows since the last call and is still there, scored in
-    /// f64: `(row, neighbours)`, without rows that got nothing.
-    pub fn take_new(&self, rows: &Rows<'_>, range: Range<u32>) -> Vec<(u32, Vec<Neighbour>)> {
+    /// What was added to the lists of these rows since the last call and is still there, with scores
+    /// in f32: `(row, neighbours)`, without rows that got nothing.
+    pub fn take_new(&self, rows: &Rows<'_>, range: Range<u32>) -> Vec<(u32, Vec<Candidate>)> {
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         let Lists { length, entries } = &mut *lists;
         let first = range.start as usize;
@@ -140,11 +149,31 @@ impl Best {
             .filter_map(|((list, length), row)| {
                 *length = self.shorten(rows, row, &mut list[..*length as usize]) as u32;
                 let list = &mut list[..*length as usize];
-                let new = list.iter().filter(|e| e.1 & NEW != 0).map(|e| e.1 & !NEW);
-                let scored = self.scored(rows, row, new);
+                let new = list.iter().filter(|e| e.1 & NEW != 0);
+                let new: Vec<_> = new.map(|e| Candidate { index: e.1 & !NEW, score: e.0 }).collect();
                 list.iter_mut().for_each(|e| e.1 &= !NEW);
-                (!scored.is_empty()).then_some((row, scored))
+                (!new.is_empty()).then_some((row, new))
             })
             .collect()
     }
+}
+
+/// Drops candidates that `k` others are certainly better than, given the error of their scores.
+pub fn drop_worse(list: &mut Vec<Candidate>, k: usize, error: f64) {
+    if list.len() > k {
+        list.select_nth_unstable_by(k - 1, |a, b| b.score.total_cmp(&a.score));
+        let from = f64::from(list[k - 1].score) - 2.0 * error;
+        list.retain(|c| f64::from(c.score) >= from);
+    }
+}
+
+/// The best `k` of a row's candidates, scored in f64, best first.
+pub fn best_of(rows: &Rows<'_>, row: u32, mut list: Vec<Candidate>, k: usize, error: f64) -> Vec<Neighbour> {
+    drop_worse(&mut list, k, error);
+    let pairs: Vec<_> = list.iter().map(|c| [row.min(c.index), row.max(c.index)]).collect();
+    let mut best = Vec::with_capacity(list.len());
+    exact::score_all(rows, &pairs, |at, score| best.push(Neighbour { index: list[at].index, score }));
+    best.sort_unstable_by(Neighbour::order);
+    best.truncate(k);
+    best
 }

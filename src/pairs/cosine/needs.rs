@@ -53,11 +53,11 @@ impl Needs {
         let in_tile = listed.div_ceil(tiles.max(1)) * 40;
         let memory = packed + lists + index + in_tile;
         let moments = dims * dims * 8 * (threads as u64 + 1);
-        // While it merges, a list holds up to twice k neighbours of 16 bytes.
-        let merged = n * k * 2 * 16 + listed * 24 + moments;
+        // While it merges, a list holds up to four times k candidates of 8 bytes.
+        let merged = n * k * 4 * 8 + listed * 24 + moments;
         // A neighbour is recorded when a tile finds it, and again when a better one replaces it.
         let waves = (n as f64 / edge.max(1) as f64).ln_1p() + 1.0;
-        let journal = (n as f64 * k as f64 * 12.0 * waves) as u64 + listed * 12 + tiles * 4096;
+        let journal = (n as f64 * k as f64 * 8.0 * waves) as u64 + listed * 12 + tiles * 4096;
         let disk = journal + n * k * 12 + listed * 12 + n * 40;
         Self {
             pairs: n * n.saturating_sub(1) / 2,

@@ -1,7 +1,7 @@
 //! From the tiles' partial results to the numbers of a run.
 
 use super::Prepared;
-use super::best::Neighbour;
+use super::best::{Candidate, Neighbour, best_of, drop_worse};
 use super::bins::Count;
 use super::exact;
 use super::filter::Edge;
@@ -32,6 +32,7 @@ pub struct Results {
 /// Collects partial results in any order of tiles.
 pub struct Merge<'a> {
     prepared: &'a Prepared<'a>,
+    candidates: Vec<Vec<Candidate>>,
     results: Results,
 }
 
@@ -42,11 +43,11 @@ impl<'a> Merge<'a> {
         let results = Results {
             counts: vec![[0; 4]; prepared.bins.len()],
             range: None,
-            neighbours: vec![Vec::new(); lists],
+            neighbours: Vec::new(),
             edges: Vec::new(),
             rechecked: 0,
         };
-        Self { prepared, results }
+        Self { prepared, candidates: vec![Vec::new(); lists], results }
     }
 
     /// Adds the result of a tile.
@@ -59,12 +60,12 @@ impl<'a> Merge<'a> {
             let (low, high) = results.range.unwrap_or(partial.range);
             results.range = Some((low.min(partial.range.0), high.max(partial.range.1)));
         }
-        let k = self.prepared.options.top_k;
+        let (k, error) = (self.prepared.options.top_k, self.prepared.bound.error);
         for (row, new) in partial.neighbours {
-            let list = &mut results.neighbours[row as usize];
+            let list = &mut self.candidates[row as usize];
             list.extend(new);
-            if list.len() > 2 * k {
-                keep_best(list, k);
+            if list.len() > 4 * k {
+                drop_worse(list, k, error);
             }
         }
         results.edges.extend(partial.edges);
@@ -76,8 +77,12 @@ impl<'a> Merge<'a> {
     /// # Errors
     /// [`Error::Refused`] if they do not: a tile was lost or counted twice.
     pub fn finish(mut self) -> Result<Results, Error> {
-        let k = self.prepared.options.top_k;
-        self.results.neighbours.par_iter_mut().for_each(|list| keep_best(list, k));
+        let (k, error, rows) = (self.prepared.options.top_k, self.prepared.bound.error, &self.prepared.rows);
+        self.results.neighbours = std::mem::take(&mut self.candidates)
+            .into_par_iter()
+            .enumerate()
+            .map(|(row, list)| best_of(rows, row as u32, list, k, error))
+            .collect();
         self.results.edges.par_sort_unstable_by_key(|e| (e.first, e.second));
         let weights = &self.prepared.weights[..self.prepared.rows.len()];
         for way in 0..4 {
@@ -97,11 +102,6 @@ impl<'a> Merge<'a> {
         }
         Ok(self.results)
     }
-}
-
-fn keep_best(list: &mut Vec<Neighbour>, k: usize) {
-    list.sort_unstable_by(Neighbour::order);
-    list.truncate(k);
 }
 
 /// The statistics of one way to count pairs.

@@ -1,6 +1,6 @@
 //! A tile's result as bytes, for the journal: little-endian words.
 
-use super::best::Neighbour;
+use super::best::Candidate;
 use super::bins::Count;
 use super::filter::Edge;
 
@@ -13,8 +13,8 @@ pub struct Partial {
     pub range: (f64, f64),
     /// Pairs that were scored in f64.
     pub rechecked: u64,
-    /// Neighbours by row; rows may come more than once.
-    pub neighbours: Vec<(u32, Vec<Neighbour>)>,
+    /// Possible neighbours by row; rows may come more than once.
+    pub neighbours: Vec<(u32, Vec<Candidate>)>,
     /// Pairs over the threshold.
     pub edges: Vec<Edge>,
 }
@@ -66,6 +66,10 @@ impl In<'_> {
         self.take().map(u64::from_le_bytes)
     }
 
+    fn f32(&mut self) -> Option<f32> {
+        self.take().map(f32::from_le_bytes)
+    }
+
     fn f64(&mut self) -> Option<f64> {
         self.take().map(f64::from_le_bytes)
     }
@@ -86,16 +90,13 @@ pub fn decode(bytes: &[u8], n: u32, bins: usize) -> Option<Partial> {
         let row = input.u32().filter(|r| *r < n)?;
         let mut neighbours = Vec::new();
         for _ in 0..input.u32()? {
-            neighbours.push(Neighbour { index: input.u32().filter(|r| *r < n)?, score: input.f64()? });
+            let index = input.u32().filter(|r| *r < n)?;
+            neighbours.push(Candidate { index, score: input.f32()? });
         }
         partial.neighbours.push((row, neighbours));
     }
     for _ in 0..input.u64()? {
-        let edge = Edge {
-            first: input.u32()?,
-            second: input.u32().filter(|r| *r < n)?,
-            score: input.take().map(f32::from_le_bytes)?,
-        };
+        let edge = Edge { first: input.u32()?, second: input.u32().filter(|r| *r < n)?, score: input.f32()? };
         partial.edges.push(edge);
     }
     input.0.is_empty().then_some(partial)
@@ -111,7 +112,7 @@ mod tests {
             counts: vec![(3, [1, 2, 3, u64::MAX])],
             range: (-0.5, f64::NEG_INFINITY),
             rechecked: 9,
-            neighbours: vec![(2, vec![Neighbour { index: 1, score: 0.25 }]), (0, vec![])],
+            neighbours: vec![(2, vec![Candidate { index: 1, score: 0.25 }]), (0, vec![])],
             edges: vec![Edge { first: 0, second: 4, score: 0.5 }],
         };
         let bytes = encode(&partial);

@@ -7,6 +7,7 @@ use super::{Ask, Bound, Cpu, Filter, Found};
 use crate::pairs::Tile;
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// Rows i that are packed at a time: with d = 300 they take a third of a second-level cache of
 /// 1 MiB and stay there while all panels of rows j go by.
@@ -20,12 +21,14 @@ pub struct Dense {
     cpu: Cpu,
     bound: Bound,
     cells: Cells,
+    /// Memory for the packed rows j, kept from tile to tile.
+    packed: Mutex<Vec<f32>>,
 }
 
 impl Dense {
     /// A filter with this bound (of the rows it will be asked about) and these cells.
     pub fn new(cpu: Cpu, bound: Bound, cells: Cells) -> Self {
-        Self { cpu, bound, cells }
+        Self { cpu, bound, cells, packed: Mutex::default() }
     }
 }
 
@@ -36,7 +39,8 @@ impl Filter for Dense {
         if columns.is_empty() {
             return;
         }
-        let mut packed = vec![0.0f32; columns.len().div_ceil(NR) * NR * dims];
+        let mut packed = std::mem::take(&mut *self.packed.lock().unwrap_or_else(PoisonError::into_inner));
+        packed.resize(columns.len().div_ceil(NR) * NR * dims, 0.0);
         let panels = 16;
         packed.par_chunks_mut(panels * NR * dims).enumerate().for_each(|(c, chunk)| {
             let first = columns.start + (c * panels * NR) as u32;
@@ -57,6 +61,7 @@ impl Filter for Dense {
             )
             .collect();
         parts.iter().for_each(|part| found.merge(part));
+        *self.packed.lock().unwrap_or_else(PoisonError::into_inner) = packed;
     }
 }
 
@@ -130,7 +135,7 @@ impl<'a> Strip<'a> {
         let [before, now] = &mut self.pending;
         now.at = at;
         let before = self.waiting.then_some(&*before);
-        let Dense { cpu, bound, cells } = self.filter;
+        let Dense { cpu, bound, cells, .. } = self.filter;
         let (scores, masks, tally) = (&mut self.scores, &mut self.masks, &mut self.tally);
         let look = match cpu {
             // SAFETY: `Cpu::all` lists this kernel only where the CPU has what it needs; panels are

@@ -1,0 +1,159 @@
+//! `stratigraph cosine` as a command: ranks, tiles, kernels, stops, refusals; numbers against h5py
+//! and NumPy.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use support::{ranks, results_in, run, stratigraph, succeed};
+
+const N: usize = 700;
+const DIMS: usize = 37;
+
+/// Writes N unit rows, some of them equal or nearly so, as a NumPy file.
+fn vectors(path: &Path) {
+    let mut state = 7u64;
+    let mut real = move || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 40) as f64 / (1u64 << 24) as f64 - 0.5
+    };
+    let mut rows: Vec<Vec<f32>> = Vec::new();
+    for i in 0..N {
+        let mut row: Vec<f64> = (0..DIMS).map(|_| real()).collect();
+        if i % 3 == 1 {
+            let scale = if i % 2 == 0 { 0.0 } else { 0.02 };
+            row = rows[i / 2].iter().zip(&row).map(|(a, b)| f64::from(*a) + scale * b).collect();
+        }
+        let length = row.iter().map(|v| v * v).sum::<f64>().sqrt();
+        rows.push(row.iter().map(|v| (v / length) as f32).collect());
+    }
+    write(path, N, &rows.concat());
+}
+
+fn write(path: &Path, rows: usize, values: &[f32]) {
+    let shape = format!("({rows}, {})", values.len() / rows);
+    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
+    header.push_str(&" ".repeat(117 - header.len()));
+    header.push('\n');
+    let mut bytes = [b"\x93NUMPY\x01\0", (header.len() as u16).to_le_bytes().as_slice()].concat();
+    bytes.extend_from_slice(header.as_bytes());
+    values.iter().for_each(|v| bytes.extend_from_slice(&v.to_le_bytes()));
+    std::fs::write(path, bytes).expect("a file");
+}
+
+const OPTIONS: [&str; 5] = ["--top-k", "5", "--min", "0.5", "--as-published"];
+
+fn command(ranks_: usize, file: &Path, output: &Path) -> Command {
+    let mut command = if ranks_ == 1 { stratigraph(2) } else { ranks(ranks_, 1) };
+    command.arg("cosine").arg(file).arg("-o").arg(output).args(OPTIONS);
+    command
+}
+
+#[test]
+fn the_same_bits_for_any_ranks_tiles_and_kernels() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("v.npy");
+    vectors(&file);
+    let mut expected = None;
+    for (n, rows, kernel) in
+        [(1, "192", ""), (1, "700", "portable"), (2, "100", "avx2"), (3, "64", ""), (7, "33", "portable")]
+    {
+        let output = dir.path().join(format!("{n}-{rows}"));
+        succeed(command(n, &file, &output).args(["--tile-rows", rows]).env("STRATIGRAPH_KERNEL", kernel));
+        let found = results_in(&output);
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["cosine.h5", "cosine.json"]);
+        assert!(
+            found == *expected.get_or_insert_with(|| found.clone()),
+            "{n} ranks, tiles of {rows}, {kernel}"
+        );
+    }
+}
+
+#[test]
+fn a_stopped_run_goes_on_on_other_ranks() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("v.npy");
+    vectors(&file);
+    let alone = dir.path().join("alone");
+    succeed(command(1, &file, &alone).args(["--tile-rows", "60"]));
+    let output = dir.path().join("stopped");
+    let mut slow = command(1, &file, &output);
+    slow.args(["--tile-rows", "60"]).env("STRATIGRAPH_TILE_DELAY_MS", "100");
+    let mut child = slow.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    let recorded = || {
+        let entries = std::fs::read_dir(output.join("journal-cosine")).into_iter().flatten().flatten();
+        entries.filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum::<u64>()
+    };
+    let begun = Instant::now();
+    while recorded() < 500 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no tile is finished");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // `timeout` hands the signal on to the program.
+    // SAFETY: kill(2) reads two integers; the process is one that this test started.
+    unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+    let status = child.wait().expect("a child");
+    // `timeout` itself says 124 for a TERM that it passed on.
+    assert!(matches!(status.code(), Some(75 | 124)), "{status:?}");
+    assert!(!output.join("cosine.json").exists());
+    let text = succeed(command(3, &file, &output).args(["--tile-rows", "60"]));
+    assert!(!text.contains(" 0 found in the journal"), "{text}");
+    assert!(results_in(&output) == results_in(&alone));
+    let again = succeed(command(2, &file, &output).args(["--tile-rows", "50"]));
+    assert!(again.contains("nothing to do"), "{again}");
+}
+
+#[test]
+fn bad_input_is_refused_with_its_place() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("v.npy");
+    let refused = |values: &[f32], more: &[&str]| {
+        write(&file, 2, values);
+        let output = dir.path().join("out");
+        let (code, _, err) = run(stratigraph(1).arg("cosine").arg(&file).arg("-o").arg(&output).args(more));
+        assert_eq!(err.lines().count(), 1, "{err}");
+        (code, err)
+    };
+    for (values, more, reason) in [
+        ([1.0, 0.0, f32::NAN, 0.0], [].as_slice(), "row 1: column 0 is NaN"),
+        ([1.0, 0.0, 0.0, f32::INFINITY], &["--normalize"], "row 1: column 1 is inf"),
+        ([1.0, 0.0, 3.0, 4.0], &[], "row 1: has length 5.000000, not 1; give --normalize"),
+        ([1.0, 0.0, 0.0, 1.0], &["--edges=1,0"], "ascending"),
+        ([1.0, 0.0, 0.0, 1.0], &["--min", "nan"], "a threshold is a number"),
+    ] {
+        let (code, err) = refused(&values, more);
+        assert!(code == 4 && err.contains(reason), "{code}: {err}");
+    }
+}
+
+/// Counts, mean and neighbours against NumPy in float64, read back through h5py.
+#[test]
+fn python_finds_the_same() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("v.npy");
+    vectors(&file);
+    let output = dir.path().join("out");
+    succeed(&mut command(2, &file, &output));
+    let script: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cosine_check.py");
+    let (code, out, err) =
+        run(Command::new("/usr/bin/python3").arg(script).arg(&file).arg(output.join("cosine")));
+    if code == 77 {
+        println!("skipped: no h5py ({out})");
+        return;
+    }
+    assert_eq!(code, 0, "{out}{err}");
+}
+
+#[test]
+fn the_plan_says_what_is_needed_and_computes_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("v.npy");
+    vectors(&file);
+    let output = dir.path().join("out");
+    let text = succeed(command(1, &file, &output).args(["--plan", "--plan-ranks", "64"]));
+    for part in ["tiles on 64 rank(s)", "needs: vectors", "of disk", "pairs to list", "expected: "] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(results_in(&output).is_empty());
+}
