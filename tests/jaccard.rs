@@ -142,7 +142,7 @@ fn the_smallest_corpora_have_results() {
     ] {
         let dir = tempfile::tempdir().expect("a directory");
         let corpus = corpus(dir.path(), images);
-        let options = ["--top-k", "3", "--min", "0.5"];
+        let options = ["--matrix", "--top-k", "3", "--min", "0.5"];
         let alone = dir.path().join("alone");
         succeed(stratigraph(1).arg("jaccard").arg(&corpus).arg("-o").arg(&alone).args(options));
         let summary = summary(&alone);

@@ -46,10 +46,16 @@ impl<T: Element> std::ops::Deref for MappedArray<T> {
     }
 }
 
+/// Datasets of this many bytes or more begin at a multiple of it ([`Writer::create`]).
+const ALIGNED_FROM: usize = 4096;
+
 /// A two-dimensional dataset in a file of its own, filled row by row through a memory map.
 pub struct MappedMatrix<T: Element> {
     writer: Writer,
     map: Option<MmapMut>,
+    /// The elements of a matrix that is too small to be aligned in the file, and so to be mapped.
+    small: Vec<T>,
+    offset: u64,
     columns: usize,
     element: PhantomData<T>,
 }
@@ -67,7 +73,8 @@ impl<T: Element> MappedMatrix<T> {
         let bytes = rows * columns * size_of::<T>();
         let path = writer.temporary().to_owned();
         let fail = |e: std::io::Error| Error::write(&path, e);
-        let map = if bytes == 0 {
+        let small = if bytes < ALIGNED_FROM { vec![T::zeroed(); rows * columns] } else { Vec::new() };
+        let map = if bytes < ALIGNED_FROM {
             None
         } else {
             let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).map_err(fail)?;
@@ -76,14 +83,14 @@ impl<T: Element> MappedMatrix<T> {
             // process or thread opens it before `finish` renames it.
             Some(unsafe { MmapOptions::new().offset(offset).len(bytes).map_mut(&file) }.map_err(fail)?)
         };
-        Ok(Self { writer, map, columns, element: PhantomData })
+        Ok(Self { writer, map, small, offset, columns, element: PhantomData })
     }
 
     /// All rows, row-major.
     pub fn as_mut_slice(&mut self) -> &mut [T] {
         match &mut self.map {
             Some(map) => bytemuck::cast_slice_mut(map),
-            None => &mut [],
+            None => &mut self.small,
         }
     }
 
@@ -110,6 +117,12 @@ impl<T: Element> MappedMatrix<T> {
     pub fn finish(mut self) -> Result<()> {
         if let Some(map) = self.map.take() {
             map.flush().map_err(|e| Error::write(self.writer.temporary(), e))?;
+        }
+        if !self.small.is_empty() {
+            use std::os::unix::fs::FileExt;
+            let file = std::fs::OpenOptions::new().write(true).open(self.writer.temporary());
+            file.and_then(|f| f.write_all_at(bytemuck::cast_slice(&self.small), self.offset))
+                .map_err(|e| Error::write(self.writer.temporary(), e))?;
         }
         self.writer.finish()
     }
