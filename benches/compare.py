@@ -154,12 +154,46 @@ def same_counts(results, peer):
         sys.exit(f"bench: the counts differ: ours {found}, scipy {expected}")
 
 
+COSINE_ROWS, STUDY_ROWS = 32768, 4096
+
+
+def bench_cosine():
+    """Synthetic vectors of 300 dimensions in 64 loose clusters, on two ranks of one thread."""
+    import numpy as np
+
+    path = WORK / "vectors.npy"
+    if not path.exists():
+        random = np.random.default_rng(7)
+        x = random.standard_normal((COSINE_ROWS, 300)) + 0.8 * random.standard_normal((64, 300))[
+            random.integers(0, 64, COSINE_ROWS)
+        ]
+        np.save(path, (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32))
+    tenths = "--edges=" + ",".join(str(i / 10) for i in range(-5, 11))
+
+    def tiles(*options):
+        runs = [ranks("--threads", "1", "cosine", path, "-o", fresh("cosine"), *options) for _ in range(REPEATS)]
+        return median(runs, "seconds")
+
+    ours, fine, all_wanted = tiles(tenths), tiles(), tiles(tenths, "--top-k", "50", "--min", "0.9")
+    numpy = run_peer("cosine-numpy", path)
+    study = run_peer("cosine-study", path, STUDY_ROWS)
+    scaled = study["seconds"] * (COSINE_ROWS / STUDY_ROWS) ** 2
+    name = f"cosine, {COSINE_ROWS} vectors of 300, 15 bins"
+    return [
+        ratio(name, ours, numpy["seconds"], "numpy X @ X.T + bincount", 3),
+        ratio("  the same", ours, scaled, f"the study's code, {STUDY_ROWS} rows scaled", 150),
+        ratio("  with 200 bins more", fine, ours, "15 bins", None),
+        limit("  with top 50 and pairs over 0.9, to 15 bins alone", all_wanted / ours, None, "x", 1.3),
+    ]
+
+
 BENCHES = {
     "import": bench_import,
     "tokens": bench_tokens,
     "jaccard": bench_jaccard,
     "synthetic": bench_synthetic,
     "published": bench_published,
+    "cosine": bench_cosine,
 }
 
 
