@@ -8,7 +8,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{finished_bytes, ranks, results_in, run, stratigraph, succeed, tiles};
+use support::{finished_bytes, processes_below, ranks, results_in, run, stratigraph, succeed, tiles};
 
 /// Arguments of all runs, so that they have many tiles that take a while.
 const OPTIONS: [&str; 7] = ["--top-k", "5", "--min", "0.5", "--matrix", "--tile-rows", "24"];
@@ -55,23 +55,6 @@ impl Fixture {
         assert!(!output.join("journal").exists());
         tiles(&out)
     }
-}
-
-/// Processes of the program below this one: `timeout` and `mpirun` stand between.
-fn processes_below(root: u32) -> Vec<i32> {
-    let (mut found, mut todo) = (Vec::new(), vec![root]);
-    while let Some(pid) = todo.pop() {
-        let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
-        for task in tasks.flatten() {
-            let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            todo.extend(children.split_whitespace().filter_map(|c| c.parse::<u32>().ok()));
-        }
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if name.trim() == "stratigraph" {
-            found.push(pid as i32);
-        }
-    }
-    found
 }
 
 fn signal(pid: i32, signal: i32) {

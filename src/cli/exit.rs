@@ -1,6 +1,6 @@
 //! Exit codes, and which error ends in which.
 
-use crate::{corpus, embed, h5, pairs, tokens, world};
+use crate::{corpus, embed, h5, pairs, rootfs, tokens, world};
 use std::process::ExitCode;
 
 /// How a command ended.
@@ -92,6 +92,15 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
             embed::Error::Documents(e) => code_of_cause(e),
             embed::Error::File(e) => code_of_cause(e),
         };
+    }
+    if let Some(e) = cause.downcast_ref::<rootfs::campaign::Error>() {
+        return match e {
+            rootfs::campaign::Error::Store(_) => Some(Code::Write),
+            rootfs::campaign::Error::File { error, .. } => code_of_cause(error),
+        };
+    }
+    if cause.is::<rootfs::source::Error>() || cause.is::<rootfs::list::Error>() {
+        return Some(Code::Refused);
     }
     if cause.is::<world::Error>() {
         return Some(Code::Launch);

@@ -15,6 +15,7 @@ mod manual;
 mod ranks;
 mod reduce;
 mod results;
+mod rootfs;
 mod run;
 mod show;
 mod similar;
@@ -79,6 +80,7 @@ enum Command {
     Similar(similar::Args),
     Jaccard(jaccard::Args),
     Cosine(cosine::Args),
+    Rootfs(rootfs::Args),
     Reduce(reduce::Args),
     Inspect(inspect::Args),
     Synth(synth::Args),
@@ -91,7 +93,7 @@ enum Command {
 impl Command {
     /// True if SIGTERM and SIGUSR1 end the command cleanly; for all others they are the end.
     fn stops_cleanly(&self) -> bool {
-        matches!(self, Self::Embed(_) | Self::Jaccard(_) | Self::Cosine(_) | Self::Run(_))
+        matches!(self, Self::Embed(_) | Self::Jaccard(_) | Self::Cosine(_) | Self::Rootfs(_) | Self::Run(_))
     }
 
     /// True if rank 0 alone does the work.
@@ -103,6 +105,7 @@ impl Command {
                 | Self::Embed(_)
                 | Self::Jaccard(_)
                 | Self::Cosine(_)
+                | Self::Rootfs(_)
                 | Self::Run(_)
                 | Self::Ranks(_)
         )
@@ -154,6 +157,7 @@ pub fn main() -> ExitCode {
         Command::Similar(args) => similar::run(args, &context),
         Command::Jaccard(args) => jaccard::run(args, &context),
         Command::Cosine(args) => cosine::run(args, &context),
+        Command::Rootfs(args) => rootfs::run(args, &context),
         Command::Reduce(args) => reduce::run(args, &context),
         Command::Inspect(args) => inspect::run(args, &context),
         Command::Synth(args) => synth::run(args, &context),

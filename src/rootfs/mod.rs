@@ -14,16 +14,21 @@
 //! inside the image. Directories and links to directories do not. Whether a link leads to a
 //! directory depends on all layers, so it is decided by the fold, not by the layer.
 
+pub mod campaign;
 pub mod delta;
 pub mod digest;
 pub mod fold;
+pub mod layer;
 pub mod list;
 pub mod listing;
 pub mod names;
 pub mod paths;
 pub mod place;
 pub mod record;
+pub mod results;
 pub mod source;
+pub mod store;
+pub mod tar;
 
 pub use delta::LayerDelta;
 pub use digest::Digest;

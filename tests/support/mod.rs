@@ -74,3 +74,20 @@ pub fn tiles(log: &str) -> [u64; 3] {
     let mut numbers = line.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
     [(); 3].map(|()| numbers.next().expect("three numbers"))
 }
+
+/// Processes of the program below this one: `timeout` and `mpirun` stand between.
+pub fn processes_below(root: u32) -> Vec<i32> {
+    let (mut found, mut todo) = (Vec::new(), vec![root]);
+    while let Some(pid) = todo.pop() {
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+        for task in tasks.flatten() {
+            let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            todo.extend(children.split_whitespace().filter_map(|c| c.parse::<u32>().ok()));
+        }
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        if name.trim() == "stratigraph" {
+            found.push(pid as i32);
+        }
+    }
+    found
+}

@@ -8,16 +8,19 @@ mod archive;
 mod layout;
 mod manifest;
 mod registry;
+mod tree;
 
 pub use archive::{Archive, PlainArchive};
 pub use layout::Layout;
 pub use registry::Registries;
+pub use tree::Tree;
 
 use super::Digest;
+use serde::{Deserialize, Serialize};
 use std::io::Read;
 
 /// The platform of an image: `os/architecture` and, for some, a variant.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Platform {
     /// Operating system, as in Go's GOOS: `linux`, `windows`.
     pub os: String,
@@ -35,7 +38,7 @@ impl std::fmt::Display for Platform {
 }
 
 /// A layer of an image, as its manifest describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
     /// Digest of the bytes as they are stored, compressed or not. It is the layer's name.
     pub digest: Digest,
@@ -50,7 +53,7 @@ pub struct Layer {
 }
 
 /// One entry of a config's history.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct History {
     /// The command that made the layer; empty if it is not told.
     pub created_by: String,
@@ -59,7 +62,7 @@ pub struct History {
 }
 
 /// What is known of an image without reading a layer.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Image {
     /// The reference under which it was asked for.
     pub reference: String,

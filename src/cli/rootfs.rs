@@ -1,0 +1,347 @@
+//! `stratigraph rootfs`.
+
+use super::claim::Claim;
+use super::show::{self, Progress, Steps};
+use super::{Code, Context, limits};
+use crate::h5;
+use crate::report;
+use crate::rootfs::campaign::{Campaign, Outcome, Round};
+use crate::rootfs::layer::Limits;
+use crate::rootfs::list::{List, Tags};
+use crate::rootfs::results::Results;
+use crate::rootfs::source::{self, Archive, Image, Layout, Platform, PlatformChoice, Source, Tree};
+use crate::rootfs::{Digest, Universe};
+use anyhow::{Context as _, bail};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Read the layers of images as streams: which paths of the bases each image has
+///
+/// IMAGE is `oci:DIR` or `oci:DIR:NAME` (an OCI layout), `docker-archive:FILE` or
+/// `docker-archive:FILE:NAME` (an archive of `docker save`), or `rootfs:DIR` (a root file system in
+/// a directory). Without NAME, all images of the place are taken.
+///
+/// Each distinct layer is read once, whichever images share it, its digests are checked, and nothing
+/// is unpacked. What was read is kept in --layers; a campaign that was stopped or killed goes on
+/// there, on any number of ranks, and the next campaign starts with it. Writes rootfs.h5 (evidence
+/// and path sets of all images) and rootfs.json (counts, and everything that failed, with the
+/// reason). The same command tries again what failed, and only that.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// The images
+    #[arg(value_name = "IMAGE")]
+    images: Vec<String>,
+
+    /// A list of images: a text file with one a line, or an shpc-registry tree
+    #[arg(long, value_name = "PATH")]
+    list: Vec<PathBuf>,
+
+    /// Take all tags of an shpc-registry tree, not only the latest
+    #[arg(long)]
+    all_tags: bool,
+
+    /// The paths to look for: the base database (bases.h5), an earlier rootfs.h5, or a file with one
+    /// path a line
+    #[arg(long, value_name = "FILE")]
+    universe: PathBuf,
+
+    /// Directory for the results; made if it is missing
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+
+    /// Directory where layers are kept, for this campaign and others [default: OUTPUT/layers]
+    #[arg(long, value_name = "DIR")]
+    layers: Option<PathBuf>,
+
+    /// Platforms to take from an index, best first
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',', default_value = "linux/amd64", value_parser = parse_platform)]
+    platform: Vec<Platform>,
+
+    /// Refuse images that have none of these platforms, rather than take their first
+    #[arg(long)]
+    strict_platform: bool,
+
+    /// Largest uncompressed layer; more counts as a decompression bomb
+    #[arg(long, value_name = "BYTES", value_parser = limits::parse_size, default_value = "1T")]
+    max_layer: u64,
+
+    /// Most entries of a layer
+    #[arg(long, value_name = "N", default_value_t = Limits::default().entries)]
+    max_entries: u64,
+
+    /// Longest path, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().path_bytes)]
+    max_path: usize,
+
+    /// Wait after each layer (for tests of restarts)
+    #[arg(long, hide = true, env = "STRATIGRAPH_LAYER_DELAY_MS", default_value_t = 0)]
+    layer_delay_ms: u64,
+}
+
+fn parse_platform(text: &str) -> Result<Platform, String> {
+    let mut parts = text.split('/');
+    let (os, architecture, variant) = (parts.next(), parts.next(), parts.next().unwrap_or(""));
+    match (os, architecture, parts.next()) {
+        (Some(os), Some(architecture), None) if !os.is_empty() && !architecture.is_empty() => {
+            Ok(Platform { os: os.into(), architecture: architecture.into(), variant: variant.into() })
+        }
+        _ => Err("write OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT, such as linux/arm64/v8".into()),
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
+    let mut steps = Steps::begin();
+    let universe = read_universe(&args.universe)?;
+    let _claim = Claim::take(context, &args.output)?;
+    let sources = Sources::default();
+    let targets = targets(args, context, &sources)?;
+    let layers = args.layers.clone().unwrap_or_else(|| args.output.join("layers"));
+    let platform = PlatformChoice { wanted: args.platform.clone(), fallback: !args.strict_platform };
+    let bars = Bars::new(context);
+    let campaign = Campaign {
+        universe: &universe,
+        targets: &targets,
+        open: &|target| sources.open(target),
+        platform: &platform,
+        limits: Limits {
+            archive_bytes: args.max_layer,
+            entries: args.max_entries,
+            path_bytes: args.max_path,
+            ..Limits::default()
+        },
+        output: &args.output,
+        layers: &layers,
+        threads: rayon::current_num_threads(),
+        stop: context.stop.flag(),
+        pause: std::time::Duration::from_millis(args.layer_delay_ms),
+        progress: &|round, done, total| bars.set(round, done, total),
+    };
+    let outcome = campaign.run(&context.world)?;
+    steps.mark("campaign");
+    let code = conclude(args, context, &campaign, outcome, steps)?;
+    // All ranks end with the same code.
+    let mut shared = [code as u64];
+    context.world.max_u64(&mut shared);
+    Ok([Code::Done, Code::DoneWithLosses, Code::Requeue]
+        .into_iter()
+        .find(|c| *c as u64 == shared[0])
+        .unwrap_or(Code::Failed))
+}
+
+fn conclude(
+    args: &Args,
+    context: &Context,
+    campaign: &Campaign<'_>,
+    outcome: Outcome,
+    mut steps: Steps,
+) -> anyhow::Result<Code> {
+    show::line(
+        context,
+        format!(
+            "layers: {} distinct, {} read before, {} read now ({})",
+            show::count(outcome.layers),
+            show::count(outcome.found),
+            show::count(outcome.read),
+            show::bytes(outcome.bytes),
+        ),
+    );
+    if outcome.stopped {
+        show::line(context, "stopped by a signal; start the same command again to go on");
+        return Ok(Code::Requeue);
+    }
+    if !context.world.is_root() {
+        return Ok(Code::Done);
+    }
+    let images = campaign.known_images()?;
+    let unknown = |target: &String| Image { reference: target.clone(), ..Image::default() };
+    let images = campaign.targets.iter().zip(images).map(|(target, image)| {
+        let named = |image: Image| Image { reference: target.clone(), ..image };
+        image.map_or_else(|| unknown(target), named)
+    });
+    let options = serde_json::json!({
+        "platform": args.platform.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "strict_platform": args.strict_platform,
+        "max_layer": args.max_layer,
+        "max_entries": args.max_entries,
+        "max_path": args.max_path,
+    });
+    let results = Results {
+        universe: Universe::from_parts(
+            campaign.universe.bytes().to_vec(),
+            campaign.universe.offsets().to_vec(),
+        )
+        .map_err(anyhow::Error::msg)?,
+        images: images.collect(),
+        paths: outcome.paths,
+        sets: outcome.sets,
+    };
+    results.write(&args.output.join("rootfs.h5"), &options.to_string())?;
+    let with_set = results.paths.iter().filter(|p| p.is_ok()).count();
+    let skipped = |image: &&Image| image.layers.iter().any(|l| l.unreadable.is_some());
+    let summary = serde_json::json!({
+        "kind": "stratigraph rootfs",
+        "program_version": env!("CARGO_PKG_VERSION"),
+        "universe": Digest(results.universe.identity()).to_string(),
+        "universe_paths": results.universe.len(),
+        "options": options,
+        "images": outcome.targets,
+        "images_with_paths": with_set,
+        "images_with_skipped_layers": results.images.iter().filter(skipped).count(),
+        "distinct_path_sets": results.sets.len(),
+        "distinct_layers": outcome.layers,
+        "failures": outcome.failures,
+    });
+    // Last: a directory with this file is complete.
+    report::write_json(&args.output.join("rootfs.json"), &summary)?;
+    steps.mark("write");
+    show::line(
+        context,
+        format!(
+            "images: {} in all, {} with paths, {} distinct path sets",
+            show::count(outcome.targets),
+            show::count(with_set as u64),
+            show::count(results.sets.len() as u64),
+        ),
+    );
+    for image in results.images.iter().filter(|i| !i.notes.is_empty()) {
+        show::line(context, format!("note: {}: {}", image.reference, image.notes.join("; ")));
+    }
+    show::line(context, steps.summary());
+    for failure in &outcome.failures {
+        let layer = failure.layer.as_ref().map(|l| format!(" layer {l}")).unwrap_or_default();
+        eprintln!("failed: {}{layer}: {}", failure.image, failure.reason);
+    }
+    show::line(context, format!("results: {}", args.output.display()));
+    Ok(if outcome.failures.is_empty() { Code::Done } else { Code::DoneWithLosses })
+}
+
+fn read_universe(path: &Path) -> anyhow::Result<Universe> {
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let refuse = |reason: String| crate::pairs::Error::Refused(format!("{}: {reason}", path.display()));
+    let universe = if bytes.starts_with(b"\x89HDF\r\n") {
+        let file = h5::Reader::open_any(path)?;
+        Universe::from_parts(file.array("universe/bytes")?, file.array("universe/offsets")?)
+            .map_err(refuse)?
+    } else {
+        let lines = bytes.split(|b| *b == b'\n').map(crate::rootfs::paths::normal);
+        Universe::new(lines.filter(|p| !p.is_empty()).collect())
+    };
+    if universe.is_empty() {
+        bail!(refuse("holds no paths".into()));
+    }
+    Ok(universe)
+}
+
+/// All images that were asked for, each once, in the order given. The same on all ranks.
+fn targets(args: &Args, context: &Context, sources: &Sources) -> anyhow::Result<Vec<String>> {
+    let mut message = Vec::new();
+    if context.world.is_root() {
+        let tags = if args.all_tags { Tags::All } else { Tags::Latest };
+        let mut named = args.images.clone();
+        for path in &args.list {
+            let list = List::read(path, tags)?;
+            for skipped in &list.skipped {
+                eprintln!("skipped: {}: {}", skipped.place, skipped.reason);
+            }
+            named.extend(list.images.into_iter().map(|image| image.reference));
+        }
+        let mut all = Vec::new();
+        for name in &named {
+            all.extend(sources.expand(name)?);
+        }
+        let mut seen = std::collections::HashSet::new();
+        all.retain(|target| seen.insert(target.clone()));
+        if all.is_empty() {
+            bail!(crate::pairs::Error::Refused("no images: name some, or give --list".into()));
+        }
+        message = serde_json::to_vec(&all)?;
+    }
+    context.world.broadcast(&mut message);
+    Ok(serde_json::from_slice(&message)?)
+}
+
+/// The places that images come from, each opened once.
+#[derive(Default)]
+struct Sources {
+    open: Mutex<HashMap<String, Arc<dyn Source>>>,
+}
+
+impl Sources {
+    /// A target's source and its name there.
+    fn open(&self, target: &str) -> source::Result<(Arc<dyn Source>, String)> {
+        let (kind, place, name) = split(target)?;
+        let key = format!("{kind}:{}", place.display());
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(source) = open.get(&key) {
+            return Ok((Arc::clone(source), name));
+        }
+        let source: Arc<dyn Source> = match kind {
+            "oci" => Arc::new(Layout::open(&place)?),
+            "docker-archive" => Arc::new(Archive::open(&place)?),
+            _ => Arc::new(Tree::open(&place)?),
+        };
+        open.insert(key, Arc::clone(&source));
+        Ok((source, name))
+    }
+
+    /// The targets that a name stands for: one, or all images of its place.
+    fn expand(&self, name: &str) -> source::Result<Vec<String>> {
+        let (kind, place, inside) = split(name)?;
+        if !inside.is_empty() || kind == "rootfs" {
+            return Ok(vec![name.to_owned()]);
+        }
+        let references = match kind {
+            "oci" => Layout::open(&place)?.references(),
+            _ => Archive::open(&place)?.references(),
+        };
+        Ok(references.into_iter().map(|r| format!("{kind}:{}:{r}", place.display())).collect())
+    }
+}
+
+/// `KIND:PLACE` or `KIND:PLACE:NAME`: the place is the longest one that exists.
+fn split(target: &str) -> source::Result<(&str, PathBuf, String)> {
+    let unknown = || source::Error::Unsupported {
+        place: target.to_owned(),
+        reason: "is no image that can be read; write oci:DIR, docker-archive:FILE or rootfs:DIR".into(),
+    };
+    let (kind, rest) = target.split_once(':').ok_or_else(unknown)?;
+    if !matches!(kind, "oci" | "docker-archive" | "rootfs") {
+        return Err(unknown());
+    }
+    let ends = std::iter::once(rest.len()).chain(rest.rmatch_indices(':').map(|(i, _)| i));
+    for end in ends {
+        if Path::new(&rest[..end]).exists() {
+            return Ok((kind, PathBuf::from(&rest[..end]), rest.get(end + 1..).unwrap_or("").to_owned()));
+        }
+    }
+    Err(source::Error::Missing { place: target.to_owned(), what: "its file or directory".into() })
+}
+
+/// A bar for each round.
+struct Bars {
+    images: Progress,
+    layers: Progress,
+    paths: Progress,
+}
+
+impl Bars {
+    fn new(context: &Context) -> Self {
+        Self {
+            images: Progress::begin(context, "images", 0, "images"),
+            layers: Progress::begin(context, "layers", 0, "bytes"),
+            paths: Progress::begin(context, "paths", 0, "chains of layers"),
+        }
+    }
+
+    fn set(&self, round: Round, done: u64, total: u64) {
+        let progress = match round {
+            Round::Images => &self.images,
+            Round::Layers => &self.layers,
+            Round::Paths => &self.paths,
+        };
+        progress.set_total(total);
+        progress.set(done);
+    }
+}

@@ -1,0 +1,374 @@
+//! `stratigraph rootfs` on real images, path by path against `umoci unpack` and a walk.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::{ranks, run, stratigraph, succeed};
+
+/// True if the tools that make images are there, and this user may unpack them.
+fn tools() -> bool {
+    let missing: Vec<_> = ["umoci", "skopeo", "busybox"]
+        .into_iter()
+        .filter(|tool| Command::new(tool).arg("--help").output().is_err())
+        .collect();
+    if !missing.is_empty() {
+        println!("skipped: no {}", missing.join(", "));
+    }
+    missing.is_empty()
+}
+
+fn sh(directory: &Path, script: &str) {
+    let (code, out, err) =
+        run(Command::new("timeout").args(["120", "sh", "-euc", script]).current_dir(directory));
+    assert_eq!(code, 0, "{script}\n{out}{err}");
+}
+
+/// Six images on three bases of busybox: `base`, `more` (an upper layer), `gone` (whiteouts), `swap`
+/// (files for directories and the reverse), `names` (long, odd and non-UTF-8 names), and `hand`, with
+/// layers that no tool writes but the specification allows.
+fn images(directory: &Path) {
+    sh(
+        directory,
+        r#"
+        umoci init --layout oci
+        umoci new --image oci:empty
+        mkdir tree && cd tree
+        mkdir -p bin usr/lib/deep etc/ssl var/log run/lock proc
+        cp "$(command -v busybox)" bin/busybox
+        for applet in sh ls cat cp mv rm; do ln -s busybox bin/$applet; done
+        ln bin/busybox usr/lib/hard
+        ln -s usr/lib lib
+        ln -s ../run/lock var/lock
+        ln -s /proc/mounts etc/mtab
+        ln -s nowhere etc/dangling
+        ln -s loop etc/loop
+        ln -s ../etc/../usr/lib/deep var/deep
+        echo x > usr/lib/deep/x; echo x > etc/passwd; echo x > etc/thing; echo x > var/log/a; echo x > var/log/b
+        mkfifo run/fifo
+        cd ..
+        umoci unpack --image oci:empty bundle 2>/dev/null
+        cp -a tree/. bundle/rootfs/
+        umoci repack --image oci:base bundle
+        cp -a oci oci-more-work; rm -rf oci-more-work
+        cd bundle/rootfs && echo y > usr/lib/y && mkdir -p opt/app && echo z > opt/app/z && ln -s ../opt/app usr/app && cd ../..
+        umoci repack --refresh-bundle --image oci:more bundle
+        rm -r bundle/rootfs/usr/lib/deep bundle/rootfs/var/log/a bundle/rootfs/bin/cat
+        umoci repack --refresh-bundle --image oci:gone bundle
+        cd bundle/rootfs && rm -r opt/app etc/thing && echo f > opt/app && mkdir etc/thing && echo p > etc/thing/p && rm lib && mkdir lib && echo l > lib/l && cd ../..
+        umoci repack --refresh-bundle --image oci:swap bundle
+        cd bundle/rootfs && mkdir -p "$(printf 'long%.0s' $(seq 40))" && cd long* && echo 1 > "$(printf 'name%.0s' $(seq 50))" && ln -s "$(printf '../x/%.0s' $(seq 60))" link && cd ..
+        printf x > "$(printf 'caf\351')"; printf x > 'new
+line'; printf x > ' '; cd ../..
+        umoci repack --refresh-bundle --image oci:names bundle
+        rm -rf bundle tree
+        "#,
+    );
+    // A layer without entries for its directories, below a link of the base; opaque; whiteout.
+    let mut layer = tar::Builder::new(Vec::new());
+    for path in ["lib/through", "var/log/.wh..wh..opq", "var/log/fresh", "bin/.wh.ls", "usr/./lib//dots"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        header.set_mode(0o644);
+        header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_cksum();
+        layer.append(&header, [].as_slice()).expect("a vector takes all bytes");
+    }
+    std::fs::write(directory.join("hand.tar"), layer.into_inner().expect("a vector")).expect("a file");
+    sh(directory, "umoci raw add-layer --image oci:base --tag hand hand.tar");
+}
+
+/// The paths that count, found by a walk over the unpacked image.
+fn walk(root: &Path) -> BTreeSet<Vec<u8>> {
+    fn is_directory(root: &Path, path: &Path) -> bool {
+        let mut real = PathBuf::new();
+        let mut rest: Vec<OsString> = vec![path.as_os_str().to_owned()];
+        let mut hops = 0;
+        while let Some(next) = rest.pop() {
+            let text = next.as_bytes().to_vec();
+            if let Some(slash) = text.iter().position(|b| *b == b'/') {
+                if slash == 0 {
+                    real = PathBuf::new();
+                }
+                rest.push(OsString::from_vec(text[slash + 1..].to_vec()));
+                rest.push(OsString::from_vec(text[..slash].to_vec()));
+                continue;
+            }
+            match text.as_slice() {
+                b"" | b"." => continue,
+                b".." => {
+                    real.pop();
+                    continue;
+                }
+                _ => real.push(&next),
+            }
+            let Ok(about) = std::fs::symlink_metadata(root.join(&real)) else { return false };
+            if about.is_symlink() {
+                hops += 1;
+                if hops > 40 {
+                    return false;
+                }
+                let target = std::fs::read_link(root.join(&real)).expect("a link");
+                real.pop();
+                rest.push(target.into_os_string());
+            } else if !about.is_dir() {
+                return false;
+            }
+        }
+        true
+    }
+    let (mut found, mut todo) = (BTreeSet::new(), vec![PathBuf::new()]);
+    while let Some(directory) = todo.pop() {
+        for entry in std::fs::read_dir(root.join(&directory)).expect("a directory") {
+            let path = directory.join(entry.expect("an entry").file_name());
+            let about = std::fs::symlink_metadata(root.join(&path)).expect("an entry");
+            if about.is_dir() {
+                todo.push(path);
+            } else if !about.is_symlink() || !is_directory(root, &path) {
+                found.insert(path.as_os_str().as_bytes().to_vec());
+            }
+        }
+    }
+    found
+}
+
+fn unpacked(directory: &Path, layout: &str, name: &str) -> BTreeSet<Vec<u8>> {
+    let bundle = directory.join(format!("unpacked-{layout}-{name}"));
+    sh(directory, &format!("umoci unpack --image {layout}:{name} {} 2>/dev/null", bundle.display()));
+    walk(&bundle.join("rootfs"))
+}
+
+/// The path sets of a results file by image.
+fn results(file: &Path) -> BTreeMap<String, Result<BTreeSet<Vec<u8>>, String>> {
+    let results = stratigraph::rootfs::results::Results::read(file).expect("a results file");
+    let sets = (0..results.images.len()).map(|i| {
+        let paths = results.paths[i].as_ref().map_err(Clone::clone).map(|_| {
+            let set = results.set_of(i).expect("a set");
+            set.iter().map(|id| results.universe.get(id).to_vec()).collect()
+        });
+        (results.images[i].reference.clone(), paths)
+    });
+    sets.collect()
+}
+
+/// A universe of every path of these sets that has no newline, and of some that nobody has.
+fn universe(file: &Path, sets: &BTreeMap<String, BTreeSet<Vec<u8>>>) -> BTreeSet<Vec<u8>> {
+    let mut all: BTreeSet<Vec<u8>> = sets.values().flatten().cloned().collect();
+    all.retain(|path| !path.contains(&b'\n'));
+    for more in [
+        "lib/through",
+        "lib/l",
+        "lib/y",
+        "var/lock",
+        "etc/passwd",
+        "opt/app",
+        "usr/lib/deep",
+        "var/deep",
+        "lib",
+        "no/where",
+    ] {
+        all.insert(more.into());
+    }
+    std::fs::write(file, all.iter().flat_map(|p| [p.as_slice(), b"\n"].concat()).collect::<Vec<_>>())
+        .expect("a file");
+    all
+}
+
+const NAMES: [&str; 6] = ["base", "more", "gone", "swap", "names", "hand"];
+
+#[test]
+fn paths_are_those_of_umoci_and_a_walk() {
+    if !tools() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    images(dir);
+    // The same images with zstd layers, and one as `docker save` writes it.
+    sh(
+        dir,
+        "for name in base more gone swap names hand; do
+            skopeo copy -q --insecure-policy --dest-compress-format zstd --dest-compress oci:oci:$name oci:zstd:$name
+         done
+         skopeo copy -q --insecure-policy oci:oci:gone docker-archive:gone.tar:example/gone:1",
+    );
+    let mut expected = BTreeMap::new();
+    for name in NAMES {
+        expected.insert(name.to_owned(), unpacked(dir, "oci", name));
+    }
+    let known = universe(&dir.join("universe"), &expected);
+    let wanted = |name: &str| -> BTreeSet<Vec<u8>> { expected[name].intersection(&known).cloned().collect() };
+    assert!(wanted("hand").contains(b"usr/lib/through".as_slice()), "umoci follows links");
+    assert!(
+        !wanted("base").contains(b"var/lock".as_slice()) && wanted("base").contains(b"etc/mtab".as_slice())
+    );
+    sh(dir, "umoci unpack --image oci:gone tree-of-gone 2>/dev/null");
+    let out =
+        succeed(
+            stratigraph(2)
+                .current_dir(dir)
+                .args(["rootfs", "--universe", "universe", "-o", "results"])
+                .args(["oci:oci", "oci:zstd", "docker-archive:gone.tar", "rootfs:tree-of-gone/rootfs"]),
+        );
+    let found = results(&dir.join("results/rootfs.h5"));
+    for (image, paths) in &found {
+        let name = image.rsplit(':').next().expect("a name");
+        let name = if image.contains("gone") { "gone" } else { name };
+        if name == "empty" {
+            assert_eq!(paths.as_ref().map(BTreeSet::len), Ok(0));
+            continue;
+        }
+        assert_eq!(paths.as_ref(), Ok(&wanted(name)), "{image}\n{out}");
+    }
+    assert_eq!(found.len(), 2 * NAMES.len() + 1 + 2, "{:?}", found.keys());
+    // What was read is not read again, whoever asks.
+    let out = succeed(&mut *ranks(2, 1).current_dir(dir).args([
+        "rootfs",
+        "--universe",
+        "universe",
+        "-o",
+        "again",
+        "--layers",
+        "results/layers",
+        "oci:oci",
+    ]));
+    assert!(out.contains(" 0 read now"), "{out}");
+    // Another universe is a projection, not another campaign.
+    std::fs::write(dir.join("other"), "usr/lib/through\nbin/sh\n").expect("a file");
+    let out = succeed(stratigraph(1).current_dir(dir).args([
+        "rootfs",
+        "--universe",
+        "other",
+        "-o",
+        "other-results",
+        "--layers",
+        "results/layers",
+        "oci:oci:hand",
+    ]));
+    assert!(out.contains(" 0 read now"), "{out}");
+    let found = results(&dir.join("other-results/rootfs.h5"));
+    assert_eq!(found["oci:oci:hand"].as_ref().map(BTreeSet::len), Ok(2));
+}
+
+#[test]
+fn failures_are_listed_and_tried_again_alone() {
+    if !tools() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    images(dir);
+    std::fs::write(dir.join("universe"), "bin/sh\nopt/app/z\n").expect("a file");
+    // The topmost layer of `more` is damaged: some images have it, some not.
+    let image = stratigraph::rootfs::source::Source::image(
+        &stratigraph::rootfs::source::Layout::open(&dir.join("oci")).expect("a layout"),
+        "more",
+        &Default::default(),
+    )
+    .expect("an image");
+    let layer = dir.join("oci/blobs/sha256").join(image.layers.last().expect("a layer").digest.hex());
+    let sound = std::fs::read(&layer).expect("a blob");
+    let mut bad = sound.clone();
+    let middle = bad.len() / 2;
+    bad[middle] ^= 1;
+    std::fs::write(&layer, &bad).expect("a blob");
+    let command = |n: usize| {
+        let mut command = if n == 1 { stratigraph(2) } else { ranks(n, 1) };
+        command.current_dir(dir).args(["rootfs", "--universe", "universe", "-o", "results", "oci:oci"]);
+        command
+    };
+    let (code, out, err) = run(&mut command(2));
+    assert_eq!(code, 3, "{out}{err}");
+    let digest = image.layers.last().expect("a layer").digest.to_string();
+    let line = err.lines().find(|l| l.starts_with("failed: ")).unwrap_or_default();
+    assert!(line.contains(&digest) && line.matches("sha256:").count() >= 3, "{out}{err}");
+    let found = results(&dir.join("results/rootfs.h5"));
+    assert!(found["oci:oci:base"].is_ok() && found["oci:oci:hand"].is_ok());
+    for name in ["more", "gone", "swap", "names"] {
+        assert!(found[&format!("oci:oci:{name}")].as_ref().is_err_and(|e| e.contains(&digest)), "{found:?}");
+    }
+    std::fs::write(&layer, &sound).expect("a blob");
+    let out = succeed(&mut command(3));
+    assert!(out.contains(" 1 read now"), "{out}");
+    let repaired = std::fs::read(dir.join("results/rootfs.h5")).expect("a file");
+    // The same bytes as a campaign that nothing disturbed.
+    succeed(stratigraph(1).current_dir(dir).args([
+        "rootfs",
+        "--universe",
+        "universe",
+        "-o",
+        "fresh",
+        "oci:oci",
+    ]));
+    assert!(repaired == std::fs::read(dir.join("fresh/rootfs.h5")).expect("a file"));
+    for bad in ["oci:nowhere", "nonsense", "oci:oci:no-such-tag"] {
+        let (code, out, err) =
+            run(stratigraph(1).current_dir(dir).args(["rootfs", "--universe", "universe", "-o", "x", bad]));
+        assert!(matches!(code, 3 | 4) && err.lines().count() == 1, "{bad}: {code} {out}{err}");
+    }
+}
+
+/// Bytes of layers that are on disk.
+fn kept(directory: &Path) -> u64 {
+    let entries = std::fs::read_dir(directory);
+    entries.map_or(0, |entries| entries.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum())
+}
+
+#[test]
+fn killed_and_stopped_campaigns_read_no_finished_layer_again() {
+    if !tools() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    images(dir);
+    // Many small layers.
+    sh(
+        dir,
+        "for i in $(seq 30); do echo $i > f$i; tar cf l$i.tar f$i; umoci raw add-layer --image oci:base --tag many$i l$i.tar; done",
+    );
+    std::fs::write(dir.join("universe"), "bin/sh\nf3\nf17\nopt/app/z\n").expect("a file");
+    succeed(stratigraph(2).current_dir(dir).args([
+        "rootfs",
+        "--universe",
+        "universe",
+        "-o",
+        "whole",
+        "oci:oci",
+    ]));
+    let whole = std::fs::read(dir.join("whole/rootfs.h5")).expect("a file");
+    for (case, signal, code) in [("kill", libc::SIGKILL, None), ("stop", libc::SIGUSR1, Some(75))] {
+        let log = dir.join(format!("{case}.log"));
+        let mut begun = 0;
+        let arguments = ["rootfs", "--universe", "universe", "-o", case, "oci:oci"];
+        let mut first = ranks(2, 1);
+        first.current_dir(dir).args(arguments).env("STRATIGRAPH_LAYER_DELAY_MS", "60");
+        first.env("STRATIGRAPH_LOG", "stratigraph=debug").stdout(std::process::Stdio::null());
+        let mut child =
+            first.stderr(std::fs::File::create(&log).expect("a file")).spawn().expect("the command starts");
+        let store = dir.join(case).join("layers");
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while kept(&store) < 5000 && std::time::Instant::now() < until {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        for pid in support::processes_below(child.id()) {
+            // SAFETY: kill(2) reads two integers; the process is one that this test started.
+            unsafe { libc::kill(pid, signal) };
+        }
+        let status = child.wait().expect("a child");
+        assert!(!status.success() && (code.is_none() || status.code() == code), "{case}: {status}");
+        let finished = stratigraph::rootfs::store::Store::open(&store).expect("a store").len();
+        begun += std::fs::read_to_string(&log).expect("a log").matches(" reads ").count();
+        let out =
+            succeed(ranks(3, 1).current_dir(dir).args(arguments).env("STRATIGRAPH_LOG", "stratigraph=debug"));
+        let again = out.matches(" reads ").count();
+        assert!(out.contains(&format!(" {finished} read before, {again} read now")), "{case}: {out}");
+        assert!(finished > 0 && again > 0, "{case}: {finished} finished, {again} read");
+        // At most one layer a rank was begun in vain.
+        assert!(begun >= finished && begun - finished <= 2, "{case}: {begun} begun, {finished} finished");
+        assert!(std::fs::read(dir.join(case).join("rootfs.h5")).expect("a file") == whole, "{case}");
+    }
+}
