@@ -4,7 +4,9 @@ use super::show::{self, Steps};
 use super::{Code, Context, import};
 use crate::corpus::Corpus;
 use crate::report::{dockerfile_shares_text, history_shares_text, replace_file, write_json};
-use crate::tokens::{Commands, Corpora, Dockerfiles, Documents, Error, Reading, Scheme, load_histories};
+use crate::tokens::{
+    Commands, Corpora, Dockerfiles, Documents, Error, Reading, Scheme, Summary, Told, load_histories,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -61,26 +63,6 @@ impl From<HistoryScheme> for Scheme {
     }
 }
 
-/// `--json`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-struct Summary<'a, S> {
-    kind: &'static str,
-    program_version: &'static str,
-    source_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    synthetic: Option<&'a str>,
-    documents_id: String,
-    scheme: Scheme,
-    vocabulary: u64,
-    sources: u64,
-    distinct_documents: u64,
-    distinct_layer_documents: u64,
-    layer_documents: u64,
-    distinct_image_documents: u64,
-    image_documents: u64,
-    practices: S,
-}
-
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     let mut steps = Steps::begin();
@@ -117,7 +99,7 @@ fn dockerfiles(args: &Args, context: &Context, steps: &mut Steps) -> anyhow::Res
         })?;
         steps.mark("text");
     }
-    outcome(args, context, &documents, &shares)?;
+    outcome(args, context, &documents, Told::Dockerfiles(Box::new(shares.clone())))?;
     show::line(context, dockerfile_shares_text(&shares));
     let odd = &shares.odd;
     for (what, n, examples) in [
@@ -159,40 +141,18 @@ fn histories(args: &Args, context: &Context, steps: &mut Steps) -> anyhow::Resul
         write_histories(&documents, &corpus, directory)?;
         steps.mark("text");
     }
-    outcome(args, context, &documents, &shares)?;
+    outcome(args, context, &documents, Told::Histories(Box::new(shares.clone())))?;
     show::line(context, history_shares_text(&shares));
     Ok(())
 }
 
 /// Prints what the documents are and writes the JSON.
-fn outcome<S: Serialize>(
-    args: &Args,
-    context: &Context,
-    documents: &Documents,
-    practices: &S,
-) -> anyhow::Result<()> {
-    let distinct = |reading| documents.of(reading).count() as u64;
-    let origin = documents.origin();
-    let summary = Summary {
-        kind: "stratigraph documents",
-        program_version: env!("CARGO_PKG_VERSION"),
-        source_id: &origin.source_id,
-        synthetic: origin.synthetic.as_deref(),
-        documents_id: documents.id(),
-        scheme: documents.scheme(),
-        vocabulary: documents.vocabulary().len() as u64,
-        sources: documents.source_count() as u64,
-        distinct_documents: documents.len() as u64,
-        distinct_layer_documents: distinct(Reading::Layers),
-        layer_documents: documents.occurrences(Reading::Layers),
-        distinct_image_documents: distinct(Reading::Images),
-        image_documents: documents.occurrences(Reading::Images),
-        practices,
-    };
+fn outcome(args: &Args, context: &Context, documents: &Documents, practices: Told) -> anyhow::Result<()> {
+    let summary = Summary::of(documents, practices);
     if let Some(path) = &args.json {
         write_json(path, &summary)?;
     }
-    if let Some(label) = summary.synthetic {
+    if let Some(label) = &summary.synthetic {
         show::line(context, format!("SYNTHETIC corpus, {label}: no real images"));
     }
     summarise(documents, context);

@@ -3,6 +3,7 @@
 mod cosine;
 mod format;
 mod jaccard;
+mod published;
 mod stats;
 mod summary;
 mod tokens;
@@ -10,8 +11,9 @@ mod tokens;
 pub use cosine::cosine_text;
 pub use format::{bytes, count, duration, table};
 pub use jaccard::jaccard_text;
+pub use published::{Columns, columns, columns_text};
 pub use stats::stats_text;
-pub use summary::{JaccardFigures, Reduced, RunSummary, StatsFigures, reduce};
+pub use summary::{CosineFigures, JaccardFigures, Reduced, RunSummary, StatsFigures, reduce};
 pub use tokens::{dockerfile_shares_text, history_shares_text};
 
 use std::io::Write;

@@ -1,9 +1,13 @@
 //! The reducer: from the files of a run to one summary.
 
-use super::{jaccard_text, stats_text, write_file, write_json};
+use super::{
+    Columns, columns, columns_text, cosine_text, dockerfile_shares_text, history_shares_text, jaccard_text,
+    stats_text, write_file, write_json,
+};
 use crate::pairs::Error;
-use crate::pairs::jaccard::Summary;
+use crate::pairs::{cosine, jaccard::Summary};
 use crate::stats::Stats;
+use crate::tokens::{self, Scheme, Told};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -28,6 +32,20 @@ pub struct RunSummary {
     pub stats: Option<StatsFigures>,
     /// Main figures of `jaccard.json`.
     pub jaccard: Option<JaccardFigures>,
+    /// Main figures of `cosine.json`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cosine: Option<CosineFigures>,
+}
+
+/// Main figures of the comparison of all vectors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CosineFigures {
+    /// The vectors' id.
+    pub vectors_id: String,
+    /// Distinct vectors.
+    pub distinct_vectors: u64,
+    /// The study's histograms beside ours.
+    pub histograms: Vec<Columns>,
 }
 
 /// Main figures of the statistics, in the corrected reading where not said otherwise.
@@ -84,30 +102,49 @@ pub fn reduce(directory: &Path) -> anyhow::Result<Reduced> {
     let mut inputs = BTreeMap::new();
     let stats: Option<Stats> = read(directory, "stats.json", &mut inputs)?;
     let jaccard: Option<Summary> = read(directory, "jaccard.json", &mut inputs)?;
+    let tokens: Option<tokens::Summary> = read(directory, "tokens.json", &mut inputs)?;
+    let cosine: Option<cosine::Summary> = read(directory, "cosine.json", &mut inputs)?;
     let refuse = |reason: &str| Error::Refused(format!("{}: {reason}", directory.display()));
     if let Some(summary) = &jaccard {
         summary.check(&directory.join("jaccard.h5"))?;
     }
-    let ids: Vec<_> = [stats.as_ref().map(|s| &s.corpus_id), jaccard.as_ref().map(|j| &j.corpus_id)]
-        .into_iter()
-        .flatten()
-        .collect();
+    if let Some(summary) = &cosine {
+        summary.check(&directory.join("cosine.h5"))?;
+    }
+    let ids: Vec<_> = [
+        stats.as_ref().map(|s| &s.corpus_id),
+        jaccard.as_ref().map(|j| &j.corpus_id),
+        tokens.as_ref().map(|t| &t.source_id),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    // A user's own vectors have no corpus.
+    let ids = if ids.is_empty() { cosine.iter().map(|c| &c.vectors_id).collect() } else { ids };
     let Some(corpus_id) = ids.first() else {
         let running = directory.join("journal").exists();
         return Err(refuse(if running {
             "the run is not finished; start it again to go on, then reduce"
         } else {
-            "holds no results (stats.json, jaccard.json)"
+            "holds no results (stats.json, jaccard.json, tokens.json, cosine.json)"
         })
         .into());
     };
     if ids.iter().any(|id| id != corpus_id) {
-        return Err(refuse("stats.json and jaccard.json are of different corpora").into());
+        return Err(refuse("stats.json, jaccard.json and tokens.json are of different corpora").into());
     }
     let synthetic = stats
         .as_ref()
         .and_then(|s| s.synthetic.clone())
-        .or_else(|| jaccard.as_ref().and_then(|j| j.synthetic.clone()));
+        .or_else(|| jaccard.as_ref().and_then(|j| j.synthetic.clone()))
+        .or_else(|| tokens.as_ref().and_then(|t| t.synthetic.clone()))
+        .or_else(|| cosine.as_ref().and_then(|c| c.synthetic.clone()));
+    let scheme = tokens.as_ref().map_or(Scheme::Cumulative, |t| t.scheme);
+    let cosine_figures = cosine.as_ref().map(|c| CosineFigures {
+        vectors_id: c.vectors_id.clone(),
+        distinct_vectors: c.distinct_vectors,
+        histograms: columns(c, scheme),
+    });
     let summary = RunSummary {
         kind: "stratigraph run summary".into(),
         program_version: env!("CARGO_PKG_VERSION").into(),
@@ -116,9 +153,20 @@ pub fn reduce(directory: &Path) -> anyhow::Result<Reduced> {
         inputs,
         stats: stats.as_ref().map(figures_of_stats),
         jaccard: jaccard.as_ref().map(figures_of_jaccard),
+        cosine: cosine_figures,
     };
-    let texts = [stats.as_ref().map(stats_text), jaccard.as_ref().map(jaccard_text)];
-    let text = texts.into_iter().flatten().collect::<Vec<_>>().join("\n\n");
+    let told = tokens.as_ref().map(|t| match &t.practices {
+        Told::Histories(shares) => history_shares_text(shares),
+        Told::Dockerfiles(shares) => dockerfile_shares_text(shares),
+    });
+    let beside = summary.cosine.iter().flat_map(|c| &c.histograms).map(columns_text);
+    let texts = [
+        stats.as_ref().map(stats_text),
+        jaccard.as_ref().map(jaccard_text),
+        told,
+        cosine.as_ref().map(cosine_text),
+    ];
+    let text = texts.into_iter().flatten().chain(beside).collect::<Vec<_>>().join("\n\n");
     write_file(&directory.join("summary.txt"), format!("{text}\n").as_bytes())?;
     write_json(&directory.join("summary.json"), &summary)?;
     Ok(Reduced { summary, text })

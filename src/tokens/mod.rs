@@ -13,6 +13,7 @@ mod rules;
 mod shard;
 mod shares;
 mod store;
+mod summary;
 mod text;
 mod trie;
 
@@ -23,6 +24,7 @@ pub use rules::Rules;
 pub use shares::{
     Apt, Bases, DockerfileShares, FromGroup, HistoryShares, Odd, Practices, PublishedApt, Spread, StudyApt,
 };
+pub use summary::{Summary, Told};
 pub use text::{Corpora, Texts};
 pub use trie::Builder;
 
