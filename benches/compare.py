@@ -187,6 +187,62 @@ def bench_cosine():
     ]
 
 
+EMBED_SETTINGS = {
+    # Dimensions, window, negatives, epochs: those of the default, and of the study's script.
+    "300 dimensions, window 15, 5 negatives, 1 epoch": (300, 15, 5, 1),
+    "128 dimensions, window 2, 4 negatives, 3 epochs": (128, 2, 4, 3),
+}
+
+
+def bench_embed():
+    shared = shared_data()
+    if shared is None:
+        return [skipped("words to vectors, dev images", "no ../shared")]
+    documents, texts = WORK / "dev-documents.h5", WORK / "dev-texts"
+    text = texts / "dockerfile-image-corpus.txt"
+    if not (documents.exists() and text.exists()):
+        ranks("import", shared / "data/registry-corpus-dev.tar.zst", "-o", WORK / "dev.h5")
+        texts.mkdir(exist_ok=True)
+        threads("tokenize", WORK / "dev.h5", "-o", documents, "--text", texts)
+    rows = []
+    for name, (dims, window, negatives, epochs) in EMBED_SETTINGS.items():
+        rows += embed_row(documents, text, name, dims, window, negatives, epochs)
+    return rows
+
+
+def embed_row(documents, text, name, dims, window, negatives, epochs):
+    """The same settings on both sides, on as many threads; gensim twice, with two seeds, for the
+    overlap of neighbours that two runs of one program have."""
+    ours = WORK / f"embed-{dims}"
+    options = {
+        "dims": dims, "window": window, "negatives": negatives, "epochs": epochs, "min-count": 50,
+        "sample": 0.001, "alpha": 0.025, "min-alpha": 0.0001,
+    }
+    arguments = [f"--{key}={value}" for key, value in options.items()]
+    files = [f"{ours}.h5", "--word2vec-text", f"{ours}.txt", "--word2vec-binary", f"{ours}.bin"]
+    for made in (f"{ours}.h5", f"{ours}.h5.checkpoint"):
+        Path(made).unlink(missing_ok=True)
+    run = threads("embed", documents, "-o", *files, *arguments, RAYON_NUM_THREADS=RANKS)
+    rate = int(re.sub(r"\D", "", re.search("trained: (.+) words a second", run["output"])[1]))
+    settings = {
+        "vector_size": dims, "window": window, "negative": negatives, "epochs": epochs, "min_count": 50,
+        "sample": 0.001, "alpha": 0.025, "min_alpha": 0.0001, "workers": RANKS,
+    }
+    peers, seeds = [WORK / f"gensim-{dims}-{seed}.bin" for seed in (1, 2)], []
+    for seed, file in enumerate(peers, 1):
+        seeds.append(run_peer("embed", text, file, json.dumps({**settings, "seed": seed})))
+    its = statistics.mean(peer["words"] / peer["seconds"] for peer in seeds)
+    found = run_peer("neighbours", ours, *peers)
+    if found["apart"] > 1e-6:
+        sys.exit(f"bench: gensim reads other vectors from our exports: {found['apart']} apart")
+    overlap = found["overlap"]
+    mine, theirs = (overlap["1 0"] + overlap["2 0"]) / 2, overlap["2 1"]
+    return [
+        rates(f"words to vectors: {name}", rate, its, "gensim", 1.5),
+        share("  10 nearest of 500 words shared with gensim", mine, theirs, "gensim's two seeds", 0.9),
+    ]
+
+
 BENCHES = {
     "import": bench_import,
     "tokens": bench_tokens,
@@ -194,6 +250,7 @@ BENCHES = {
     "synthetic": bench_synthetic,
     "published": bench_published,
     "cosine": bench_cosine,
+    "embed": bench_embed,
 }
 
 
@@ -202,6 +259,17 @@ def ratio(what, ours, peer, peer_name, goal):
     verdict = "" if goal is None else "ok" if factor >= goal else "MISSED"
     its = f"{peer:.2f} s ({peer_name})" if peer_name else f"{peer:.2f} s"
     return (what, f"{ours:.3f} s", its, f"{factor:.1f}x", "" if goal is None else f">= {goal}x", verdict)
+
+
+def rates(what, ours, peer, peer_name, goal):
+    factor = ours / peer
+    verdict = "ok" if factor >= goal else "MISSED"
+    return (what, f"{ours:,.0f} words/s", f"{peer:,.0f} words/s ({peer_name})", f"{factor:.1f}x", f">= {goal}x", verdict)
+
+
+def share(what, ours, peer, peer_name, goal):
+    verdict = "ok" if ours >= goal * peer else "MISSED"
+    return (what, f"{ours:.3f}", f"{peer:.3f} ({peer_name})", f"{ours / peer:.2f}", f">= {goal}", verdict)
 
 
 def limit(what, ours, peer, unit, goal):
@@ -224,8 +292,8 @@ def ranks(*arguments):
     return measured(["mpirun", "-n", str(RANKS), PROGRAM, *map(str, arguments)])
 
 
-def threads(*arguments):
-    return measured([PROGRAM, *map(str, arguments)])
+def threads(*arguments, **environment):
+    return measured([PROGRAM, *map(str, arguments)], **environment)
 
 
 def run_peer(*arguments):
@@ -233,12 +301,13 @@ def run_peer(*arguments):
     return {**run, **json.loads(run["output"])}
 
 
-def measured(command):
+def measured(command, **more):
     """Runs a command to its end: its seconds, its peak memory in bytes, what it printed."""
     environment = {
         "OMPI_MCA_rmaps_base_oversubscribe": "1",
         "OMPI_MCA_hwloc_base_binding_policy": "none",
         **os.environ,
+        **{key: str(value) for key, value in more.items()},
     }
     if os.geteuid() == 0:
         environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}

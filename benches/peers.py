@@ -4,6 +4,8 @@
     peers.py tokens DIRECTORY [TEXTS]     the study's way from histories to documents
     peers.py jaccard CORPUS.h5            all pairs of images with scipy's sparse product
     peers.py published TABLE.csv          the same for the sets of the published table
+    peers.py embed TEXT OUTPUT SETTINGS   gensim's word2vec on one document a line; SETTINGS is JSON
+    peers.py neighbours OURS GENSIM...    how alike gensim finds the neighbours in word2vec files
 
 Each prints one JSON object; `seconds` is the time of the work without Python's own start.
 """
@@ -207,6 +209,55 @@ def cosine_study(path, rows):
     return {"seconds": time.perf_counter() - begun, "pairs": sum(counts.values())}
 
 
+def embed(text, output, settings):
+    """Skip-gram with negative sampling, from the file, which is gensim's fastest way; the time is that
+    of the training alone. Words are those that have a vector, as often as they occur."""
+    from gensim.models import Word2Vec
+
+    options = json.loads(settings)
+    epochs = options.pop("epochs")
+    model = Word2Vec(sg=1, hs=0, epochs=epochs, **options)
+    model.build_vocab(corpus_file=text)
+    begun = time.perf_counter()
+    model.train(
+        corpus_file=text, total_examples=model.corpus_count, total_words=model.corpus_total_words, epochs=epochs
+    )
+    seconds = time.perf_counter() - begun
+    vectors = model.wv
+    vectors.save_word2vec_format(output, binary=True)
+    words = epochs * sum(int(vectors.get_vecattr(word, "count")) for word in vectors.index_to_key)
+    return {"seconds": seconds, "words": words, "vocabulary": len(vectors)}
+
+
+FREQUENT, NEAREST = 500, 10
+
+
+def neighbours(ours, *others):
+    """Share of the 10 nearest words of the 500 most frequent ones that two files have in common, for
+    each pair of files; and how far the text, the binary file (both read by gensim) and the HDF5 file
+    of ours are apart. `ours` is the name of these three without its ending."""
+    import h5py
+    import numpy as np
+    from gensim.models import KeyedVectors
+
+    text = KeyedVectors.load_word2vec_format(ours + ".txt")
+    files = [KeyedVectors.load_word2vec_format(path, binary=True) for path in (ours + ".bin", *others)]
+    with h5py.File(ours + ".h5") as file:
+        stored = file["words/vectors"][:]
+    if text.index_to_key != files[0].index_to_key:
+        sys.exit("bench: the words of the text and the binary file differ")
+    apart = max(float(np.abs(text.vectors - stored).max()), float(np.abs(files[0].vectors - stored).max()))
+    known = set(files[0].index_to_key).intersection(*(file.index_to_key for file in files[1:]))
+    frequent = [word for word in files[0].index_to_key if word in known][:FREQUENT]
+    nearest = [[{near for near, _ in file.most_similar(word, topn=NEAREST)} for word in frequent] for file in files]
+
+    def overlap(one, other):
+        return sum(len(a & b) for a, b in zip(one, other)) / (NEAREST * len(frequent))
+
+    pairs = {f"{i} {j}": overlap(nearest[i], nearest[j]) for i in range(len(files)) for j in range(i)}
+    return {"seconds": 0.0, "apart": apart, "words": len(frequent), "overlap": pairs}
+
+
 def main():
     what, *arguments = sys.argv[1:]
     work = {
@@ -216,6 +267,7 @@ def main():
         "published": lambda path: jaccard(sets_of_table, path),
     }
     work |= {"cosine-numpy": cosine_numpy, "cosine-study": cosine_study}
+    work |= {"embed": embed, "neighbours": neighbours}
     print(json.dumps(work[what](*arguments)))
 
 

@@ -29,10 +29,14 @@ const SMALL: [&str; 12] = [
 
 impl Fixture {
     fn new() -> Self {
+        Self::of(300)
+    }
+
+    fn of(images: u32) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let corpus = dir.path().join("corpus.h5");
         let documents = dir.path().join("documents.h5");
-        succeed(stratigraph(2).args(["synth", "--images", "300", "-o"]).arg(&corpus));
+        succeed(stratigraph(2).args(["synth", "--images", &images.to_string(), "-o"]).arg(&corpus));
         succeed(stratigraph(2).arg("tokenize").arg(&corpus).arg("-o").arg(&documents));
         Self { dir, documents }
     }
@@ -130,6 +134,27 @@ fn killed_and_stopped_runs_end_in_the_same_bytes() {
             assert!(out.contains("goes on after"), "{out}");
             assert!(std::fs::read(&output).expect("vectors") == expected, "signal {signal}: other bytes");
             assert!(!checkpoint(&output).exists());
+        }
+    }
+}
+
+#[test]
+fn one_document_and_one_word_are_enough() {
+    let fixture = Fixture::of(1);
+    let smallest: [&[&str]; 4] = [
+        &[],
+        &["--max-vocabulary", "1"],
+        &["--preset", "top2vec"],
+        &["--preset", "top2vec", "--max-vocabulary", "1"],
+    ];
+    for (i, more) in smallest.into_iter().enumerate() {
+        let bytes = fixture.made(1, 2, &format!("one-{i}"), more);
+        assert!(bytes == fixture.made(3, 1, &format!("three-{i}"), more), "{more:?}: 3 ranks differ");
+        let vectors = stratigraph::embed::Vectors::open(&fixture.path(&format!("one-{i}"))).expect("vectors");
+        assert!(!vectors.is_empty() && !vectors.words.names.is_empty());
+        for row in 0..vectors.len() {
+            let length: f64 = vectors.document(row).iter().map(|x| f64::from(*x).powi(2)).sum();
+            assert!((length - 1.0).abs() < 1e-6, "{more:?}: document {row} has length {length}");
         }
     }
 }
