@@ -18,11 +18,12 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: help setup setup-test build demo test bench lint clean
+.PHONY: help setup setup-test build demo reference test bench lint clean
 
 help:
 	@echo 'make demo [CORPUS=PATH] [RANKS=2]  the whole chain on the sample, or on the corpus at PATH'
 	@echo 'make test                          all tests'
+	@echo 'make reference                     results/reference anew, after a deliberate change of results'
 	@echo 'make bench                         side by side with Python: the ratios'
 	@echo 'make lint                          format, clippy, documentation'
 	@echo 'make setup                         install what is missing to build (the others do it too)'
@@ -39,6 +40,12 @@ build: setup
 
 demo: build
 	mpirun -n $(RANKS) $(BINARY) run $(CONFIG) $(if $(CORPUS),--source '$(CORPUS)') --out '$(OUT)'
+
+reference: build
+	@rm -rf target/reference
+	$(BINARY) --quiet run configs/sample.toml --out target/reference
+	@mkdir -p results/reference
+	cp target/reference/summary.txt target/reference/summary.json results/reference/
 
 # The limit is for a hang, not a target; single tests have limits of their own.
 test: setup-test

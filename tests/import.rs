@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use stratigraph::corpus::{Corpus, Oddity};
-use support::{ranks, run, shared, stratigraph};
+use support::{ranks, refused, run, sample, shared, small_disk, stratigraph, succeed};
 
 const GOOD: &str = r#"{"manifests": {"TAG": {"schemaVersion": 2, "mediaType": "m", "layers": [
     {"digest": "sha256:aa", "size": 7}, {"digest": "sha256:TAG", "size": 9}]}}, "tags": ["TAG"],
@@ -251,6 +251,71 @@ fn sources_that_are_none_are_refused() {
         assert!(output.contains(says) && output.lines().count() == 1, "{output}");
         assert!(!file.exists());
     }
+}
+
+#[test]
+fn pipes_and_devices_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("c.h5");
+    let pipe = |path: &Path| {
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    };
+    let fifo = dir.path().join("fifo.tar");
+    pipe(&fifo);
+    for source in [&fifo, Path::new("/dev/null"), Path::new("/dev/zero")] {
+        let mut command = stratigraph(1);
+        refused(command.arg("import").arg(source).arg("-o").arg(&output), 4, "is a pipe or device; give a");
+    }
+    // Nobody writes to the pipe in the crawl: it is named, not waited for.
+    let source = crawl(&dir.path().join("crawl"));
+    let place = source.join("registry/piped");
+    std::fs::create_dir(&place).unwrap();
+    pipe(&place.join("manifests-config-layers.json"));
+    // A directory of a corpus file's name.
+    std::fs::create_dir_all(source.join("registry/dir/manifests-config-layers.json")).unwrap();
+    let (code, text, output) = import(&source, 2);
+    assert_eq!(code, 3, "{text}");
+    assert!(text.contains("piped/manifests-config-layers.json: is a pipe or device"), "{text}");
+    assert_eq!(Corpus::load(&output).unwrap().study_images().len(), 7);
+}
+
+#[test]
+fn corpora_of_no_image_and_of_one() {
+    for (n, content) in
+        [(0, r#"{"tags": [], "manifests": {}, "configs": {}}"#.to_owned()), (1, GOOD.replace("TAG", "t"))]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        put(dir.path(), "lab/tool", content.as_bytes());
+        let (code, text, corpus) = import(dir.path(), 2);
+        assert_eq!(code, 0, "{text}");
+        assert_eq!(Corpus::load(&corpus).unwrap().study_images().len(), n);
+        let (json, csv) = (dir.path().join("stats.json"), dir.path().join("table.csv"));
+        succeed(stratigraph(1).arg("stats").arg(&corpus).arg("--json").arg(&json));
+        let stats: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+        assert_eq!(stats["corrected"]["table"]["images"], n);
+        assert_eq!(stats["corrected"]["image_size"]["mean"].as_f64(), (n == 1).then_some(16.0));
+        succeed(stratigraph(1).arg("export").arg(&corpus).arg("--csv").arg(&csv));
+        assert_eq!(std::fs::read_to_string(&csv).unwrap().lines().count(), 1 + 2 * n);
+        succeed(stratigraph(1).arg("inspect").arg(&corpus));
+    }
+}
+
+#[test]
+fn what_cannot_be_written_is_told_and_what_was_there_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    // A directory where the file should be.
+    let taken = dir.path().join("taken");
+    std::fs::create_dir(&taken).unwrap();
+    refused(stratigraph(2).arg("import").arg(sample()).arg("-o").arg(&taken), 74, "taken");
+    let nowhere = dir.path().join("no/such/c.h5");
+    refused(stratigraph(2).arg("import").arg(sample()).arg("-o").arg(&nowhere), 74, "no/such");
+    let place = dir.path().join("small");
+    let Some(_disk) = small_disk(&place, "256k") else { return };
+    let output = place.join("c.h5");
+    std::fs::write(&output, "an older file").unwrap();
+    refused(stratigraph(2).arg("import").arg(sample()).arg("-o").arg(&output), 74, "c.h5");
+    assert_eq!(std::fs::read_to_string(&output).unwrap(), "an older file");
+    assert_eq!(std::fs::read_dir(&place).unwrap().count(), 1, "something is left over");
 }
 
 #[test]

@@ -102,6 +102,9 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
     if cause.is::<rootfs::source::Error>() || cause.is::<rootfs::list::Error>() {
         return Some(Code::Refused);
     }
+    if cause.is::<crate::report::CannotWrite>() {
+        return Some(Code::Write);
+    }
     if cause.is::<world::Error>() {
         return Some(Code::Launch);
     }

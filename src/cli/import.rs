@@ -43,9 +43,12 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     let mut code = Code::Done as u64;
     if let Some(imported) = imported {
         steps.mark("read");
-        let corpus = imported.into_corpus();
+        // The other ranks have nothing left to do and sleep in the barrier below.
+        let threads = context.world.threads_of_node(rayon::current_num_threads());
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+        let corpus = pool.install(|| imported.into_corpus());
         steps.mark("join");
-        corpus.save(&args.output)?;
+        pool.install(|| corpus.save(&args.output))?;
         steps.mark("write");
         summarise(&corpus, context);
         show::line(context, "");
@@ -56,6 +59,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
             code = Code::DoneWithLosses as u64;
         }
     }
+    context.world.barrier();
     // All ranks end with the same code.
     let mut shared = [code];
     context.world.max_u64(&mut shared);

@@ -13,6 +13,7 @@ use crate::pairs::{Error, Job, Outcome};
 use crate::report;
 use crate::strings::StringTable;
 use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -51,9 +52,17 @@ pub struct Args {
     #[arg(long, value_name = "EDGE,EDGE,...", value_delimiter = ',')]
     pub edges: Vec<f64>,
 
-    /// Write the dense matrix of all images, too (8 bytes a pair, both triangles)
-    #[arg(long)]
-    pub matrix: bool,
+    /// Write the dense matrix of all images, too (8 bytes a pair, both triangles); `small`: of up
+    /// to 4,096 images
+    #[arg(
+        long,
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "never",
+        default_missing_value = "always"
+    )]
+    pub matrix: Matrix,
 
     /// Take layers without content out of the sets before anything else
     #[arg(long)]
@@ -89,6 +98,31 @@ pub const FILES: Results = Results {
 
 /// Larger runs have no column "as published": it needs the dense square in memory.
 const PUBLISHED_LIMIT: usize = 4096;
+
+/// When the dense matrix is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Matrix {
+    /// However large it gets.
+    Always,
+    /// Of a few thousand images.
+    Small,
+    /// Not at all.
+    Never,
+}
+
+/// A small matrix has at most so many rows, and is then at most 128 MiB.
+const SMALL_MATRIX: usize = 4096;
+
+impl Matrix {
+    fn is_wanted(self, images: usize) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Small => images <= SMALL_MATRIX,
+            Self::Never => false,
+        }
+    }
+}
 
 /// The sets of a run, and where they are from.
 struct Source {
@@ -154,7 +188,7 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
         return Ok(Ended::Planned);
     }
     let run = Identity { results: &origin.fingerprint, journal: &fingerprint };
-    let wanted = &FILES.others[..1 + usize::from(args.matrix)];
+    let wanted = &FILES.others[..1 + usize::from(args.matrix.is_wanted(prepared.images.len()))];
     if FILES.settle(context, &args.output, wanted, &run, args.overwrite)? {
         show::line(context, format!("{}: done before, nothing to do", args.output.display()));
         return Ok(Ended::WasDone);
@@ -257,7 +291,7 @@ fn settings(args: &Args, edges: &[f64], prepared: &Prepared) -> serde_json::Valu
         "table": args.choice.kind,
         "top_k": prepared.want.top_k,
         "min": prepared.want.min,
-        "matrix": args.matrix,
+        "matrix": args.matrix.is_wanted(prepared.images.len()),
         "ignore_empty_layers": args.ignore_empty_layers,
         "edges": edges,
     })
@@ -280,7 +314,8 @@ fn tell_and_check_needs(args: &Args, context: &Context, prepared: &Prepared) -> 
     if !context.world.is_root() {
         return Ok(());
     }
-    let needs = Needs::of(prepared, args.matrix, rayon::current_num_threads(), limits::held());
+    let matrix = args.matrix.is_wanted(prepared.images.len());
+    let needs = Needs::of(prepared, matrix, rayon::current_num_threads(), limits::held());
     std::fs::create_dir_all(&args.output).with_context(|| args.output.display().to_string())?;
     let share = limits::memory() / 10 * 8 / context.world.node_size() as u64;
     let limits = Limits { memory: args.memory.unwrap_or(share), disk: limits::disk(&args.output) };
@@ -325,7 +360,7 @@ fn publish(
 ) -> anyhow::Result<()> {
     let Prepared { collapsed, index, want, .. } = prepared;
     write_results(&args.output.join("jaccard.h5"), names, collapsed, index, results, want.top_k, origin)?;
-    if args.matrix {
+    if args.matrix.is_wanted(prepared.images.len()) {
         let path = args.output.join("matrix.h5");
         write_matrix(&path, names, collapsed, index, origin, context.stop.flag())?;
     }

@@ -110,7 +110,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     heading(context, "summary");
     reduce::run(&reduce::Args { directory: out }, context)?;
     steps.mark("reduce");
-    show::line(context, steps.summary());
+    show::line(context, format!("\n{}", steps.table()));
     Ok(code)
 }
 

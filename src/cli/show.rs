@@ -4,6 +4,7 @@
 
 use super::Context;
 pub use crate::report::{bytes, count, duration, table};
+use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::Mutex;
@@ -22,7 +23,16 @@ pub fn line(context: &Context, text: impl std::fmt::Display) {
 pub fn print(text: impl std::fmt::Display) {
     use std::io::Write;
     let _ = writeln!(std::io::stdout().lock(), "{text}");
+    if let Ok(mut last) = LAST_PRINT.lock() {
+        *last = Some(Instant::now());
+    }
 }
+
+/// When standard output was last written to.
+static LAST_PRINT: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// `mpirun` takes about so long to bring a line to the terminal.
+const FORWARDING: Duration = Duration::from_millis(30);
 
 /// Measures the steps of a command for the line "where the time went".
 pub struct Steps {
@@ -47,6 +57,18 @@ impl Steps {
         took
     }
 
+    /// The steps as a table, for a whole campaign.
+    pub fn table(&self) -> impl std::fmt::Display {
+        let whole = self.begun.elapsed();
+        let mut shown = table(&["where the time went", "", "%"]);
+        for (name, spent) in &self.steps {
+            let percent = spent.as_secs_f64() / whole.as_secs_f64().max(1e-9) * 100.0;
+            shown.add_row([(*name).to_owned(), duration(*spent), format!("{percent:.0}")]);
+        }
+        shown.add_row(["all".to_owned(), duration(whole), String::new()]);
+        shown
+    }
+
     /// `time: 1.2 s (read 0.9 s, write 0.3 s)`.
     pub fn summary(&self) -> String {
         let parts: Vec<_> = self.steps.iter().map(|(n, d)| format!("{n} {}", duration(*d))).collect();
@@ -64,24 +86,40 @@ pub struct Progress {
     begun: Instant,
 }
 
+/// Where bars are drawn: the terminal behind standard error, also if that is a pipe to `mpirun`.
+fn terminal(context: &Context) -> Option<ProgressDrawTarget> {
+    if std::io::stderr().is_terminal() {
+        return Some(ProgressDrawTarget::stderr_with_hz(8));
+    }
+    let file = context.world.launcher_terminal()?;
+    // The bar takes the short way to the terminal; lines that were printed before it come first.
+    let last = LAST_PRINT.lock().ok().and_then(|last| *last);
+    if let Some(wait) = last.and_then(|last| FORWARDING.checked_sub(last.elapsed())) {
+        std::thread::sleep(wait);
+    }
+    let term = Term::read_write_pair(file.try_clone().ok()?, file);
+    term.is_term().then(|| ProgressDrawTarget::term(term, 8))
+}
+
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
 
 impl Progress {
     /// Starts on rank 0; silent on the others and under `--quiet`. `unit` is `bytes` or a plural.
     pub fn begin(context: &Context, name: &'static str, total: u64, unit: &str) -> Self {
         let shown = context.world.is_root() && !context.common.quiet;
-        let terminal = std::io::stderr().is_terminal();
-        let bar = (shown && terminal).then(|| {
+        let target = if shown { terminal(context) } else { None };
+        let plain = shown && target.is_none();
+        let bar = target.map(|target| {
             let amount = if unit == "bytes" { "{bytes}/{total_bytes}" } else { "{human_pos}/{human_len}" };
             let template = format!("{name:>10} [{{bar:30}}] {amount} {unit} {{eta}}");
             let style =
                 ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
-            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));
+            let bar = ProgressBar::with_draw_target(Some(total), target);
             bar.set_style(style.progress_chars("=> "));
             bar
         });
         let now = Instant::now();
-        let plain = (shown && !terminal).then(|| Mutex::new(now));
+        let plain = plain.then(|| Mutex::new(now));
         Self { name, total: total.into(), done: 0.into(), bar, plain, begun: now }
     }
 

@@ -58,6 +58,10 @@ impl Source {
         if about.is_dir() {
             return Ok(Self::Directory(Listing { root: crawl_root(path), ..Listing::default() }));
         }
+        // Every rank reads an archive for itself, from its start: a pipe has no second reading.
+        if !about.is_file() {
+            return Err(refuse(path, "is a pipe or device; give a directory or a tar archive (a file)"));
+        }
         let packing = Packing::of(path)?;
         Ok(Self::Archive { path: path.to_owned(), packing, bytes: about.len() })
     }
@@ -113,8 +117,13 @@ impl Listing {
                 directories.push(path);
             } else if name == CORPUS_FILE.as_bytes() {
                 // Follows a link to a file; one that leads nowhere is found out when it is read.
-                let bytes = std::fs::metadata(entry.path()).map_or(0, |about| about.len());
-                self.files.push((path, bytes));
+                let about = std::fs::metadata(entry.path());
+                if about.as_ref().is_ok_and(|about| !about.is_file() && !about.is_dir()) {
+                    // To open a pipe is to wait for whoever writes to it.
+                    odd.push((Oddity::BadFile, path, "is a pipe or device".into()));
+                } else {
+                    self.files.push((path, about.map_or(0, |about| about.len())));
+                }
             } else if !(path == LABEL_FILE.as_bytes() && self.synthetic_seed.is_some()) {
                 odd.push((Oddity::OtherFile, path, "the file's name".into()));
             }

@@ -136,7 +136,14 @@ impl Corpus {
     /// [`Error::File`] if it cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let w = Writer::create(path, KIND, FORMAT_VERSION)?;
-        w.attribute("corpus_id", &self.id())?;
+        // Hashing takes as long as writing, and HDF5 writes with one thread.
+        let (id, written) = rayon::join(|| self.id(), || self.write(&w));
+        written?;
+        w.attribute("corpus_id", &id)?;
+        Ok(w.finish()?)
+    }
+
+    fn write(&self, w: &Writer) -> Result<(), Error> {
         w.attribute("source", &self.provenance.source)?;
         w.attribute("source_sha256", &self.provenance.source_sha256)?;
         w.number("files", self.provenance.files)?;
@@ -165,7 +172,7 @@ impl Corpus {
         w.strings("oddities/file", &examples.iter().map(|e| &e.file).collect())?;
         w.strings("oddities/tag", &examples.iter().map(|e| &e.tag).collect())?;
         w.strings("oddities/field", &examples.iter().map(|e| &e.field).collect())?;
-        Ok(w.finish()?)
+        Ok(())
     }
 
     /// Reads a corpus file and checks that it is sound.

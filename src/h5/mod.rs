@@ -79,12 +79,17 @@ pub enum Error {
 
 impl Error {
     fn item(path: &Path, item: &str, reason: impl ToString) -> Self {
-        Self::Item { path: path.to_owned(), item: item.to_owned(), reason: reason.to_string() }
+        Self::Item { path: path.to_owned(), item: item.to_owned(), reason: one_line(reason) }
     }
 
     fn write(path: &Path, reason: impl ToString) -> Self {
-        Self::Write { path: path.to_owned(), reason: reason.to_string() }
+        Self::Write { path: path.to_owned(), reason: one_line(reason) }
     }
+}
+
+/// The HDF5 library breaks its messages into lines.
+fn one_line(reason: impl ToString) -> String {
+    reason.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The result of an HDF5 operation.

@@ -17,7 +17,15 @@ pub use summary::{CosineFigures, JaccardFigures, Reduced, RunSummary, StatsFigur
 pub use tokens::{dockerfile_shares_text, history_shares_text};
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// A file could not be written, for whatever reason.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: cannot be written", path.display())]
+pub struct CannotWrite {
+    path: PathBuf,
+    source: anyhow::Error,
+}
 
 /// Writes pretty JSON under a temporary name, syncs and renames.
 ///
@@ -54,6 +62,6 @@ pub fn replace_file(path: &Path, write: impl FnOnce(&Path) -> anyhow::Result<()>
     let written = write(&temporary).and_then(|()| Ok(std::fs::rename(&temporary, path)?));
     written.map_err(|e| {
         let _ = std::fs::remove_file(&temporary);
-        e.context(format!("{}: cannot be written", path.display()))
+        CannotWrite { path: path.to_owned(), source: e }.into()
     })
 }

@@ -29,6 +29,22 @@ pub fn launch(get: impl Fn(&str) -> Option<String>) -> Launch {
     Launch { several, slurm_tasks, step_tasks, local_ranks: number("OMPI_COMM_WORLD_LOCAL_SIZE") }
 }
 
+/// The terminal that is the standard error of the launcher, our parent. None if our own standard
+/// error does not lead to it, because it was redirected, or if the parent is no launcher.
+pub fn launcher_terminal() -> Option<std::fs::File> {
+    use std::os::unix::fs::FileTypeExt;
+    let is_pipe = std::fs::metadata("/proc/self/fd/2").is_ok_and(|about| about.file_type().is_fifo());
+    let parent = std::os::unix::process::parent_id();
+    let name = std::fs::read_to_string(format!("/proc/{parent}/comm")).ok()?;
+    let is_launcher = ["mpirun", "mpiexec", "orterun", "prterun"].contains(&name.trim());
+    if !is_pipe || !is_launcher {
+        return None;
+    }
+    let path = format!("/proc/{parent}/fd/2");
+    let terminal = std::fs::File::options().read(true).write(true).open(path).ok()?;
+    std::io::IsTerminal::is_terminal(&terminal).then_some(terminal)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -95,6 +95,13 @@ impl World {
         if mine < online { mine } else { (mine / sharing.max(1)).max(1) }
     }
 
+    /// Threads that a rank may use while the others on its node wait in [`World::barrier`], if each
+    /// of them has so many: theirs, too, but no more than the cores it is bound to.
+    pub fn threads_of_node(&self, each: usize) -> usize {
+        let bound = std::thread::available_parallelism().map_or(each, usize::from);
+        (each * self.node_size()).min(bound.max(each))
+    }
+
     /// This rank, from 0.
     pub fn rank(&self) -> usize {
         match &self.inner {
@@ -111,6 +118,15 @@ impl World {
         }
     }
 
+    /// The terminal of the `mpirun` that started this rank on its own node, if it has one. It passes
+    /// our standard error on, which is a pipe therefore; a bar needs the terminal itself.
+    pub fn launcher_terminal(&self) -> Option<std::fs::File> {
+        match &self.inner {
+            Inner::Solo => None,
+            Inner::Mpi(_) => launch::launcher_terminal(),
+        }
+    }
+
     /// True on rank 0, which alone writes results.
     pub fn is_root(&self) -> bool {
         self.rank() == 0
@@ -124,7 +140,8 @@ impl World {
         }
     }
 
-    /// Waits for all ranks.
+    /// Waits for all ranks, asleep: in other operations a waiting rank takes a whole core from those
+    /// that work. This is the one in which to wait for rank 0's serial work.
     pub fn barrier(&self) {
         if let Inner::Mpi(ranks) = &self.inner {
             ranks.barrier();

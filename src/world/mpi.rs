@@ -15,6 +15,9 @@ use std::time::Duration;
 /// Messages are cut into pieces of this many bytes: MPI counts are 31-bit numbers.
 const PIECE: usize = 1 << 30;
 
+/// So long may a rank that waits in a barrier sleep after the last one has come.
+const LONGEST_PAUSE: Duration = Duration::from_micros(500);
+
 /// An initialised MPI and its watch.
 pub struct Ranks {
     // Dropped in this order: the watch may still call MPI.
@@ -79,7 +82,15 @@ impl Ranks {
     }
 
     pub fn barrier(&self) {
-        self.watch.waiting(|| self.world.barrier());
+        self.watch.waiting(|| {
+            let mut request = self.world.immediate_barrier();
+            let mut pause = Duration::from_micros(20);
+            while let Err(pending) = request.test() {
+                request = pending;
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        });
     }
 
     pub fn broadcast(&self, bytes: &mut Vec<u8>) {

@@ -50,6 +50,39 @@ pub fn succeed(command: &mut Command) -> String {
     out + &err
 }
 
+/// The command is refused with this code, and one line of the error says `what`.
+pub fn refused(command: &mut Command, code: i32, what: &str) {
+    let (found, out, err) = run(command);
+    assert_eq!(found, code, "{command:?}\n{out}{err}");
+    assert!(err.lines().count() == 1 && err.contains(what), "{command:?}: expected `{what}`: {err}");
+}
+
+/// A small disk, until it is dropped; `None`, with a word, where tmpfs cannot be mounted.
+pub fn small_disk(place: &Path, size: &str) -> Option<SmallDisk> {
+    std::fs::create_dir_all(place).expect("a directory");
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(place);
+    if !mount.output().is_ok_and(|o| o.status.success()) {
+        println!("skipped: tmpfs cannot be mounted here (needs root)");
+        return None;
+    }
+    Some(SmallDisk(place.to_owned()))
+}
+
+/// A mounted tmpfs.
+pub struct SmallDisk(PathBuf);
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// The small corpus of this repository.
+pub fn sample() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/sample")
+}
+
 /// The results in a directory by name, without the accounts of single runs and without journals.
 pub fn results_in(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(directory).expect("a directory");

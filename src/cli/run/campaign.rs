@@ -1,6 +1,7 @@
 //! Campaign files: what `stratigraph run` reads. configs/README.md lists the keys for users.
 
 use crate::cli::choice::TableKind;
+use crate::cli::jaccard::Matrix;
 use crate::corpus::Error;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -43,8 +44,9 @@ pub struct JaccardTable {
     pub min: f64,
     /// As `jaccard --edges`.
     pub edges: Vec<f64>,
-    /// As `jaccard --matrix`.
-    pub matrix: bool,
+    /// As `jaccard --matrix`, or true (`always`) or false (`never`).
+    #[serde(deserialize_with = "matrix")]
+    pub matrix: Matrix,
     /// As `jaccard --ignore-empty-layers`.
     pub ignore_empty_layers: bool,
     /// As `jaccard --tile-rows`.
@@ -59,11 +61,25 @@ impl Default for JaccardTable {
             top_k: 10,
             min: 0.5,
             edges: Vec::new(),
-            matrix: false,
+            matrix: Matrix::Never,
             ignore_empty_layers: false,
             tile_rows: None,
         }
     }
+}
+
+fn matrix<'de, D: serde::Deserializer<'de>>(key: D) -> Result<Matrix, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "matrix is true, false or \"small\"")]
+    enum Key {
+        Whether(bool),
+        When(Matrix),
+    }
+    Ok(match Key::deserialize(key)? {
+        Key::Whether(true) => Matrix::Always,
+        Key::Whether(false) => Matrix::Never,
+        Key::When(when) => when,
+    })
 }
 
 impl Campaign {
@@ -126,10 +142,24 @@ mod tests {
     }
 
     #[test]
+    fn the_matrix_may_be_asked_for_if_it_is_small() {
+        for (value, wanted) in
+            [("true", Matrix::Always), ("false", Matrix::Never), ("'small'", Matrix::Small)]
+        {
+            let text = format!("name = 'a'\nsource = 'b'\noutput = 'c'\n[jaccard]\nmatrix = {value}\n");
+            assert_eq!(Campaign::parse(&text).unwrap().jaccard.unwrap().matrix, wanted);
+        }
+    }
+
+    #[test]
     fn mistakes_are_told_with_their_line() {
         for (text, reason) in [
             ("name = 'a'\nsource = 'b'\noutput = 'c'\n[jaccard]\ntopk = 3\n", "line 5: unknown field `topk`"),
             ("name = 'a'\nsource = 'b'\n", "missing field `output`"),
+            (
+                "name = 'a'\nsource = 'b'\noutput = 'c'\n[jaccard]\nmatrix = 'huge'\n",
+                "line 5: matrix is true, false or \"small\"",
+            ),
             ("name = 3\nsource = 'b'\noutput = 'c'\n", "line 1: invalid type"),
             ("name =\n", "line 1: "),
         ] {

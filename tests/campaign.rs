@@ -1,0 +1,186 @@
+//! `stratigraph run` with the real binary: what is done is not done again, what changed is, and the
+//! sample gives what is in `results/reference`.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+use support::{ranks, refused, results_in, run, sample, stratigraph, succeed};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// `stratigraph run` of a campaign file on a source.
+fn campaign(config: &Path, source: &Path, out: &Path) -> Command {
+    let mut command = stratigraph(2);
+    command.arg("run").arg(config).arg("--source").arg(source).arg("--out").arg(out);
+    command
+}
+
+fn config() -> PathBuf {
+    root().join("configs/sample.toml")
+}
+
+/// When the results were written.
+fn written(out: &Path) -> [SystemTime; 3] {
+    ["corpus.h5", "stats.json", "jaccard.h5"]
+        .map(|name| out.join(name).metadata().unwrap().modified().unwrap())
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap().success());
+}
+
+#[test]
+fn the_sample_gives_the_reference() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let text = succeed(&mut campaign(&config(), &sample(), &out));
+    for part in ["where the time went", "import", "stats", "jaccard", "reduce"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let reference = root().join("results/reference");
+    for name in ["summary.txt", "summary.json"] {
+        let (found, kept) = (std::fs::read_to_string(out.join(name)), reference.join(name));
+        let (found, kept) = (found.unwrap(), std::fs::read_to_string(kept).unwrap());
+        for (found, kept) in found.lines().zip(kept.lines()) {
+            assert_eq!(found, kept, "{name}: `make reference` writes it anew after a deliberate change");
+        }
+        assert!(found == kept, "{name}: another number of lines");
+    }
+    let several = dir.path().join("several");
+    succeed(ranks(2, 1).arg("run").arg(config()).arg("--source").arg(sample()).arg("--out").arg(&several));
+    assert!(results_in(&several) == results_in(&out), "other bits on two ranks");
+}
+
+#[test]
+fn only_what_changed_is_run_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, out) = (dir.path().join("sample"), dir.path().join("out"));
+    copy(&sample(), &source);
+    succeed(&mut campaign(&config(), &source, &out));
+    let (first, results) = (written(&out), results_in(&out));
+
+    let text = succeed(&mut campaign(&config(), &source, &out));
+    assert_eq!(text.matches("up to date").count(), 2, "{text}");
+    assert!(text.contains("done before, nothing to do"), "{text}");
+    assert_eq!(written(&out), first);
+
+    // One result is gone: it alone is made again.
+    std::fs::remove_file(out.join("stats.json")).unwrap();
+    succeed(&mut campaign(&config(), &source, &out));
+    let second = written(&out);
+    assert_eq!((second[0], second[2]), (first[0], first[2]));
+    assert!(second[1] > first[1]);
+    assert!(results_in(&out) == results);
+
+    // Other options, another source, the source changed: never mixed in silence.
+    let other = dir.path().join("other.toml");
+    let text = std::fs::read_to_string(config()).unwrap();
+    std::fs::write(&other, text.replace("min = 0.5", "min = 0.75")).unwrap();
+    refused(&mut campaign(&other, &source, &out), 4, "[jaccard] differs");
+    refused(&mut campaign(&config(), &sample(), &out), 4, "its source differs");
+    let file = source.join("registry/synthetic-lab-001/aligner/manifests-config-layers.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{text}\n")).unwrap();
+    refused(&mut campaign(&config(), &source, &out), 4, "the source has changed since");
+    assert!(results_in(&out) == results);
+    succeed(campaign(&config(), &source, &out).arg("--overwrite"));
+    let third = written(&out);
+    assert!(third[0] > second[0] && third[1] > second[1] && third[2] > second[2]);
+}
+
+#[test]
+fn a_small_matrix_is_for_small_corpora() {
+    let dir = tempfile::tempdir().unwrap();
+    for (images, expected) in [(4096, true), (4097, false)] {
+        let crawl = dir.path().join(format!("{images}.h5"));
+        one_repository(&dir.path().join(format!("crawl-{images}")), images, &crawl);
+        let out = dir.path().join(format!("out-{images}"));
+        succeed(&mut campaign(&config(), &crawl, &out));
+        assert_eq!(out.join("matrix.h5").exists(), expected, "{images}");
+    }
+}
+
+/// A corpus of one repository with so many tags of one layer each.
+fn one_repository(directory: &Path, images: usize, corpus: &Path) {
+    let place = directory.join("registry/lab/tool");
+    std::fs::create_dir_all(&place).unwrap();
+    let rows = |row: &dyn Fn(usize) -> String| (0..images).map(row).collect::<Vec<_>>().join(",");
+    let manifests = rows(&|i| {
+        let digest = format!("sha256:{:064x}", i % 7);
+        format!(
+            r#""t{i}": {{"schemaVersion": 2, "mediaType": "m", "layers": [{{"digest": "{digest}", "size": 1}}]}}"#
+        )
+    });
+    let configs = rows(&|i| format!(r#""t{i}": {{"created": "2024-01-01T00:00:00Z"}}"#));
+    let text = format!(r#"{{"tags": [], "manifests": {{{manifests}}}, "configs": {{{configs}}}}}"#);
+    std::fs::write(place.join("manifests-config-layers.json"), text).unwrap();
+    succeed(stratigraph(2).arg("import").arg(directory).arg("-o").arg(corpus));
+}
+
+#[test]
+fn campaigns_of_nothing_and_of_one_image() {
+    for images in [0, 1] {
+        let dir = tempfile::tempdir().unwrap();
+        let (corpus, out) = (dir.path().join("c.h5"), dir.path().join("out"));
+        one_repository(&dir.path().join("crawl"), images, &corpus);
+        succeed(&mut campaign(&config(), &corpus, &out));
+        let summary: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(out.join("summary.json")).unwrap()).unwrap();
+        assert_eq!(summary["stats"]["images"], images);
+        assert_eq!(summary["jaccard"]["pairs"], 0);
+    }
+}
+
+#[test]
+fn campaign_files_and_directories_that_are_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    refused(&mut campaign(dir.path(), &sample(), &out), 4, "irectory");
+    refused(&mut campaign(&dir.path().join("none.toml"), &sample(), &out), 4, "none.toml");
+    let wrong = dir.path().join("wrong.toml");
+    std::fs::write(&wrong, "name = 'a'\nsource = 'b'\noutput = 'c'\n[jaccard]\nmatrix = 'huge'\n").unwrap();
+    refused(
+        &mut campaign(&wrong, &sample(), &out),
+        4,
+        "wrong.toml: line 5: matrix is true, false or \"small\"",
+    );
+    refused(&mut campaign(&config(), &dir.path().join("none"), &out), 4, "none");
+    // A file where the results directory should be.
+    let out = dir.path().join("file");
+    std::fs::write(&out, "mine").unwrap();
+    let (code, text, err) = run(&mut campaign(&config(), &sample(), &out));
+    assert!(matches!(code, 4 | 74) && err.lines().count() == 1, "{code}: {text}{err}");
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), "mine");
+}
+
+/// Under `mpirun` standard error is a pipe; the bars still reach the terminal behind it, and only a
+/// terminal.
+#[test]
+fn bars_on_a_terminal_and_lines_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let bar = "\u{1b}[";
+    let mut plain = ranks(2, 1);
+    plain.arg("run").arg(config()).arg("--source").arg(sample()).arg("--out").arg(dir.path().join("plain"));
+    let text = succeed(&mut plain);
+    assert!(!text.contains(bar), "{text:?}");
+    for launch in ["mpirun --oversubscribe --bind-to none -n 2", ""] {
+        let out = dir.path().join(if launch.is_empty() { "alone" } else { "ranks" });
+        let line = format!(
+            "{launch} {} run {} --source {} --out {}",
+            env!("CARGO_BIN_EXE_stratigraph"),
+            config().display(),
+            sample().display(),
+            out.display()
+        );
+        let mut script = Command::new("timeout");
+        script.args(["120", "script", "--quiet", "--return", "--command", &line, "/dev/null"]);
+        script.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+        script.env("TERM", "xterm").stdin(std::process::Stdio::null());
+        let text = succeed(&mut script);
+        assert!(text.contains(bar) && text.contains("import ["), "{launch}: {text:?}");
+    }
+}
