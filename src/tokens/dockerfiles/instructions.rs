@@ -130,8 +130,7 @@ mod tests {
     #[test]
     fn lines_are_joined() {
         let text = "# x\nfrom a:1\n\nRUN apt-get update \\\n # why\n\n && make \\  \r\n  clean\nUSER me";
-        let wanted =
-            [pair("FROM", "a:1"), pair("RUN", "apt-get update  && make  clean"), pair("USER", "me")];
+        let wanted = [pair("FROM", "a:1"), pair("RUN", "apt-get update  && make  clean"), pair("USER", "me")];
         assert_eq!(instructions(text), wanted);
         assert_eq!(
             instructions("# escape=`\nRUN a `\n b\\\nUSER x"),
