@@ -1,5 +1,6 @@
 //! Exit codes, and which error ends in which.
 
+use crate::rootfs::bases;
 use crate::{corpus, embed, h5, pairs, rootfs, tokens, world};
 use std::process::ExitCode;
 
@@ -73,6 +74,12 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
             tokens::Error::File(e) => code_of_cause(e),
             tokens::Error::Corpus(e) => code_of_cause(e),
             tokens::Error::Write { .. } => Some(Code::Write),
+            _ => Some(Code::Refused),
+        };
+    }
+    if let Some(e) = cause.downcast_ref::<bases::Error>() {
+        return match e {
+            bases::Error::File(e) => code_of_cause(e),
             _ => Some(Code::Refused),
         };
     }

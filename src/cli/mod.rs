@@ -1,8 +1,11 @@
 //! The command line. One file per sub-command: its arguments, the call, the printed outcome.
 //! Only here is text printed or argv read.
 
+mod accuracy;
+mod bases;
 mod choice;
 mod claim;
+mod classify;
 mod cosine;
 mod embed;
 mod exit;
@@ -84,6 +87,9 @@ enum Command {
     Reduce(reduce::Args),
     Inspect(inspect::Args),
     Synth(synth::Args),
+    Bases(bases::Args),
+    Classify(classify::Args),
+    Accuracy(accuracy::Args),
     Run(run::Args),
     Ranks(ranks::Args),
     Completions(manual::CompletionsArgs),
@@ -161,6 +167,9 @@ pub fn main() -> ExitCode {
         Command::Reduce(args) => reduce::run(args, &context),
         Command::Inspect(args) => inspect::run(args, &context),
         Command::Synth(args) => synth::run(args, &context),
+        Command::Bases(args) => bases::run(args, &context),
+        Command::Classify(args) => classify::run(args, &context),
+        Command::Accuracy(args) => accuracy::run(args, &context),
         Command::Run(args) => run::run(args, &context),
         Command::Ranks(args) => ranks::run(args, &context),
         Command::Completions(_) | Command::Man(_) => unreachable!("handled above"),

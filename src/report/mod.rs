@@ -1,5 +1,6 @@
 //! The rank-0 reducer: what a run found, as one summary that people read.
 
+mod bases;
 mod cosine;
 mod format;
 mod jaccard;
@@ -8,6 +9,7 @@ mod stats;
 mod summary;
 mod tokens;
 
+pub use bases::{accuracy_text, answers_text, bases_text, classification_text, study_text};
 pub use cosine::cosine_text;
 pub use format::{bytes, count, duration, table};
 pub use jaccard::jaccard_text;

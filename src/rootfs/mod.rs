@@ -15,6 +15,8 @@
 //! directory depends on all layers, so it is decided by the fold, not by the layer.
 
 pub mod campaign;
+pub mod bases;
+pub mod classify;
 pub mod delta;
 pub mod digest;
 pub mod fold;
@@ -30,6 +32,7 @@ pub mod source;
 pub mod store;
 pub mod tar;
 
+pub use bases::Bases;
 pub use delta::LayerDelta;
 pub use digest::Digest;
 pub use fold::{Folded, fold};
