@@ -4,8 +4,8 @@
 //! and 8 broadcasts. Panel `a` (8 x d x 4 bytes) stays in the first-level cache, panel `b` comes from
 //! the second. The cells of the micro-tile before are counted between the multiplications: counting
 //! needs the integer units and the load-store units, which wait there, and so is all but free.
-//! Measured on a Zen 4 core at d = 300: 96 % of the multiply-add ceiling for the scores alone, 93 %
-//! with 200 bins counted.
+//! Measured on two Zen 4 cores at d = 300, whole runs with the default bins (2d operations a pair):
+//! 168 GFLOP/s for 32 768 rows without weights, 159 GFLOP/s for 142 034 rows with weights.
 
 // Loops over the registers go by constant numbers: through an iterator the compiler keeps the array
 // in memory.
