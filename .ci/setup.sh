@@ -51,6 +51,8 @@ need_to_test() {
     need umoci have umoci
     need skopeo have skopeo
     need busybox-static have busybox
+    need docker-registry have docker-registry
+    need apache2-utils have htpasswd
 }
 
 look() {

@@ -304,7 +304,7 @@ fn failures_are_listed_and_tried_again_alone() {
         "oci:oci",
     ]));
     assert!(repaired == std::fs::read(dir.join("fresh/rootfs.h5")).expect("a file"));
-    for bad in ["oci:nowhere", "nonsense", "oci:oci:no-such-tag"] {
+    for bad in ["oci:nowhere", "No Name", "oci:oci:no-such-tag"] {
         let (code, out, err) =
             run(stratigraph(1).current_dir(dir).args(["rootfs", "--universe", "universe", "-o", "x", bad]));
         assert!(matches!(code, 3 | 4) && err.lines().count() == 1, "{bad}: {code} {out}{err}");

@@ -1,7 +1,7 @@
 //! Exit codes, and which error ends in which.
 
 use crate::rootfs::bases;
-use crate::{corpus, embed, h5, pairs, rootfs, tokens, world};
+use crate::{corpus, embed, h5, harvest, pairs, rootfs, tokens, world};
 use std::process::ExitCode;
 
 /// How a command ended.
@@ -106,7 +106,10 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
             rootfs::campaign::Error::File { error, .. } => code_of_cause(error),
         };
     }
-    if cause.is::<rootfs::source::Error>() || cause.is::<rootfs::list::Error>() {
+    if cause.is::<rootfs::source::Error>()
+        || cause.is::<rootfs::list::Error>()
+        || cause.is::<harvest::Error>()
+    {
         return Some(Code::Refused);
     }
     if cause.is::<crate::report::CannotWrite>() {

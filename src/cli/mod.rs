@@ -17,6 +17,7 @@ mod limits;
 mod manual;
 mod ranks;
 mod reduce;
+mod registries;
 mod results;
 mod rootfs;
 mod run;

@@ -1,6 +1,7 @@
 //! `stratigraph rootfs`.
 
 use super::claim::Claim;
+use super::registries::RegistryArgs;
 use super::show::{self, Progress, Steps};
 use super::{Code, Context, limits};
 use crate::h5;
@@ -9,7 +10,9 @@ use crate::rootfs::campaign::{Campaign, Outcome, Round};
 use crate::rootfs::layer::Limits;
 use crate::rootfs::list::{List, Tags};
 use crate::rootfs::results::Results;
-use crate::rootfs::source::{self, Archive, Image, Layout, Platform, PlatformChoice, Source, Tree};
+use crate::rootfs::source::{
+    self, Archive, Image, Layout, Platform, PlatformChoice, Registries, Source, Tree,
+};
 use crate::rootfs::{Digest, Universe};
 use anyhow::{Context as _, bail};
 use std::collections::HashMap;
@@ -18,7 +21,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Read the layers of images as streams: which paths of the bases each image has
 ///
-/// IMAGE is `oci:DIR` or `oci:DIR:NAME` (an OCI layout), `docker-archive:FILE` or
+/// IMAGE is the name of an image in a registry (`HOST/REPOSITORY:TAG`, or `HOST/REPOSITORY:*` for all
+/// its tags), `oci:DIR` or `oci:DIR:NAME` (an OCI layout), `docker-archive:FILE` or
 /// `docker-archive:FILE:NAME` (an archive of `docker save`), or `rootfs:DIR` (a root file system in
 /// a directory). Without NAME, all images of the place are taken.
 ///
@@ -77,6 +81,9 @@ pub struct Args {
     /// Wait after each layer (for tests of restarts)
     #[arg(long, hide = true, env = "STRATIGRAPH_LAYER_DELAY_MS", default_value_t = 0)]
     layer_delay_ms: u64,
+
+    #[command(flatten)]
+    registries: RegistryArgs,
 }
 
 fn parse_platform(text: &str) -> Result<Platform, String> {
@@ -95,7 +102,9 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     let mut steps = Steps::begin();
     let universe = read_universe(&args.universe)?;
     let _claim = Claim::take(context, &args.output)?;
-    let sources = Sources::default();
+    let asks = !args.list.is_empty() || args.images.iter().any(|name| local(name).is_none());
+    let registries = asks.then(|| args.registries.source(context)).transpose()?.map(Arc::new);
+    let sources = Sources { open: Mutex::default(), registries };
     let targets = targets(args, context, &sources)?;
     let layers = args.layers.clone().unwrap_or_else(|| args.output.join("layers"));
     let platform = PlatformChoice { wanted: args.platform.clone(), fallback: !args.strict_platform };
@@ -263,15 +272,18 @@ fn targets(args: &Args, context: &Context, sources: &Sources) -> anyhow::Result<
 }
 
 /// The places that images come from, each opened once.
-#[derive(Default)]
 struct Sources {
     open: Mutex<HashMap<String, Arc<dyn Source>>>,
+    registries: Option<Arc<Registries>>,
 }
 
 impl Sources {
     /// A target's source and its name there.
     fn open(&self, target: &str) -> source::Result<(Arc<dyn Source>, String)> {
-        let (kind, place, name) = split(target)?;
+        let Some((kind, rest)) = local(target) else {
+            return Ok((Arc::clone(self.registries(target)?) as Arc<dyn Source>, target.to_owned()));
+        };
+        let (place, name) = split(target, rest)?;
         let key = format!("{kind}:{}", place.display());
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(source) = open.get(&key) {
@@ -286,9 +298,17 @@ impl Sources {
         Ok((source, name))
     }
 
+    fn registries(&self, target: &str) -> source::Result<&Arc<Registries>> {
+        self.registries.as_ref().ok_or_else(|| source::Error::Unsupported {
+            place: target.to_owned(),
+            reason: "is in a registry, and none was asked for".into(),
+        })
+    }
+
     /// The targets that a name stands for: one, or all images of its place.
     fn expand(&self, name: &str) -> source::Result<Vec<String>> {
-        let (kind, place, inside) = split(name)?;
+        let Some((kind, rest)) = local(name) else { return self.registries(name)?.expand(name) };
+        let (place, inside) = split(name, rest)?;
         if !inside.is_empty() || kind == "rootfs" {
             return Ok(vec![name.to_owned()]);
         }
@@ -300,20 +320,17 @@ impl Sources {
     }
 }
 
-/// `KIND:PLACE` or `KIND:PLACE:NAME`: the place is the longest one that exists.
-fn split(target: &str) -> source::Result<(&str, PathBuf, String)> {
-    let unknown = || source::Error::Unsupported {
-        place: target.to_owned(),
-        reason: "is no image that can be read; write oci:DIR, docker-archive:FILE or rootfs:DIR".into(),
-    };
-    let (kind, rest) = target.split_once(':').ok_or_else(unknown)?;
-    if !matches!(kind, "oci" | "docker-archive" | "rootfs") {
-        return Err(unknown());
-    }
+/// The kind of a place that is on this machine, and what follows it; `None` for an image in a registry.
+fn local(target: &str) -> Option<(&str, &str)> {
+    target.split_once(':').filter(|(kind, _)| matches!(*kind, "oci" | "docker-archive" | "rootfs"))
+}
+
+/// `PLACE` or `PLACE:NAME`: the place is the longest one that exists.
+fn split(target: &str, rest: &str) -> source::Result<(PathBuf, String)> {
     let ends = std::iter::once(rest.len()).chain(rest.rmatch_indices(':').map(|(i, _)| i));
     for end in ends {
         if Path::new(&rest[..end]).exists() {
-            return Ok((kind, PathBuf::from(&rest[..end]), rest.get(end + 1..).unwrap_or("").to_owned()));
+            return Ok((PathBuf::from(&rest[..end]), rest.get(end + 1..).unwrap_or("").to_owned()));
         }
     }
     Err(source::Error::Missing { place: target.to_owned(), what: "its file or directory".into() })

@@ -1,0 +1,259 @@
+//! `stratigraph rootfs` on images in a real registry on loopback.
+
+#[path = "support/fake_registry.rs"]
+#[allow(dead_code)]
+mod fake_registry;
+mod support;
+
+use fake_registry::{FakeRegistry, Fault};
+use std::collections::BTreeMap;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use stratigraph::rootfs::results::Results;
+use support::{ranks, run, stratigraph, succeed};
+
+fn sh(directory: &Path, script: &str) {
+    let (code, out, err) =
+        run(Command::new("timeout").args(["120", "sh", "-euc", script]).current_dir(directory));
+    assert_eq!(code, 0, "{script}\n{out}{err}");
+}
+
+fn tools() -> bool {
+    let there = |tool: &str| Command::new(tool).arg("--help").output().is_ok();
+    let missing: Vec<_> =
+        ["umoci", "skopeo", "docker-registry", "htpasswd"].into_iter().filter(|t| !there(t)).collect();
+    if !missing.is_empty() {
+        println!("skipped: no {}", missing.join(", "));
+    }
+    missing.is_empty()
+}
+
+/// Debian's `docker-registry`, for as long as this lives.
+struct Served {
+    child: Child,
+    address: String,
+    log: PathBuf,
+}
+
+impl Served {
+    fn start(directory: &Path, htpasswd: Option<&str>) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = free.local_addr().expect("an address").to_string();
+        drop(free);
+        let auth = htpasswd.map_or(String::new(), |file| {
+            format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", directory.join(file).display())
+        });
+        let storage = directory.join(format!("storage-{address}"));
+        let config = format!(
+            "version: 0.1\nlog:\n  accesslog:\n    disabled: false\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n{auth}",
+            storage.display()
+        );
+        let file = directory.join(format!("registry-{address}.yml"));
+        std::fs::write(&file, config).expect("a file");
+        let log = directory.join(format!("registry-{address}.log"));
+        let out = std::fs::File::create(&log).expect("a file");
+        let child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(file)
+            .stderr(out.try_clone().expect("a handle"))
+            .stdout(out)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the registry starts");
+        for _ in 0..600 {
+            if TcpStream::connect(&address).is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Self { child, address, log }
+    }
+
+    /// How often each blob was sent.
+    fn blobs_sent(&self) -> BTreeMap<String, usize> {
+        let log = std::fs::read_to_string(&self.log).expect("a log");
+        let mut sent = BTreeMap::new();
+        for line in log.lines().filter(|l| l.contains("\"GET /v2/") && l.contains("/blobs/sha256:")) {
+            let digest = line.split("/blobs/").nth(1).and_then(|l| l.split([' ', '"', '?']).next());
+            *sent.entry(digest.unwrap_or_default().to_owned()).or_default() += 1;
+        }
+        sent
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Three images on one base, and an index of two platforms, in the layout `oci`.
+fn images(directory: &Path) {
+    sh(
+        directory,
+        r#"
+        umoci init --layout oci
+        umoci new --image oci:start
+        umoci unpack --image oci:start bundle 2>/dev/null
+        mkdir -p bundle/rootfs/etc bundle/rootfs/bin
+        seq 20000 > bundle/rootfs/etc/base; echo sh > bundle/rootfs/bin/sh
+        umoci repack --refresh-bundle --image oci:a bundle
+        echo b > bundle/rootfs/etc/b; umoci repack --refresh-bundle --image oci:b bundle
+        rm bundle/rootfs/bin/sh; umoci repack --refresh-bundle --image oci:c bundle
+        umoci rm --image oci:start; rm -rf bundle
+        printf 'bin/sh\netc/base\netc/b\n' > universe
+        "#,
+    );
+}
+
+fn push(directory: &Path, registry: &str, credentials: &str) {
+    let script = format!(
+        "for i in a b c; do skopeo copy -q --insecure-policy --dest-tls-verify=false {credentials} oci:oci:$i docker://{registry}/lab/tool:$i; done
+         skopeo copy -q --insecure-policy --dest-tls-verify=false {credentials} -f v2s2 oci:oci:b docker://{registry}/lab/docker:b"
+    );
+    sh(directory, &script);
+}
+
+/// Paths of each image, by its last part.
+fn paths(results: &Path) -> BTreeMap<String, Vec<String>> {
+    let results = Results::read(&results.join("rootfs.h5")).expect("a results file");
+    let name =
+        |i: usize| results.images[i].reference.rsplit(['/', ':']).next().unwrap_or_default().to_owned();
+    (0..results.images.len())
+        .map(|i| {
+            let set = results.set_of(i).expect("a set");
+            let path = |id| String::from_utf8_lossy(results.universe.get(id)).into_owned();
+            (name(i), set.iter().map(path).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn a_real_registry_gives_what_the_layout_gives_and_each_layer_once() {
+    if !tools() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    images(dir);
+    let served = Served::start(dir, None);
+    push(dir, &served.address, "");
+    let before = served.blobs_sent();
+    succeed(stratigraph(2).current_dir(dir).args([
+        "rootfs",
+        "--universe",
+        "universe",
+        "-o",
+        "here",
+        "oci:oci",
+    ]));
+    let all_tags = format!("{}/lab/tool:*", served.address);
+    let docker = format!("{}/lab/docker:b", served.address);
+    let options = ["rootfs", "--universe", "universe", "--plain-http", &served.address];
+    let mut command = ranks(3, 1);
+    let out = succeed(command.current_dir(dir).args(options).args(["-o", "there", &all_tags, &docker]));
+    let expected = paths(&dir.join("here"));
+    assert_eq!(expected["c"], ["etc/b", "etc/base"]);
+    assert_eq!(paths(&dir.join("there")), expected, "{out}");
+    let results = Results::read(&dir.join("there/rootfs.h5")).expect("a results file");
+    assert_eq!(results.images.len(), 4);
+    let layers: std::collections::BTreeSet<String> =
+        results.images.iter().flat_map(|i| i.layers.iter().map(|l| l.digest.to_string())).collect();
+    let sent = served.blobs_sent();
+    for layer in &layers {
+        let times = sent[layer] - before.get(layer).copied().unwrap_or(0);
+        assert_eq!(times, 1, "{layer} was sent {times} times");
+    }
+    // Another campaign with the same layers asks for none.
+    succeed(stratigraph(1).current_dir(dir).args(options).args([
+        "-o",
+        "again",
+        "--layers",
+        "there/layers",
+        &all_tags,
+    ]));
+    assert_eq!(layers.iter().map(|l| served.blobs_sent()[l] - sent[l]).sum::<usize>(), 0);
+    let (code, _, err) =
+        run(ranks(3, 1).current_dir(dir).args(options).args(["-o", "x", "--connections", "2", &docker]));
+    assert!(code == 4 && err.contains("3 ranks cannot share 2 connections"), "{code} {err}");
+}
+
+#[test]
+fn a_registry_with_passwords_is_read_with_them_and_none_is_printed() {
+    if !tools() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    images(dir);
+    sh(dir, "htpasswd -Bbn user hunter2 > htpasswd");
+    let served = Served::start(dir, Some("htpasswd"));
+    push(dir, &served.address, "--dest-creds user:hunter2");
+    sh(
+        dir,
+        &format!(
+            "skopeo login -u user -p hunter2 --tls-verify=false --authfile auth.json {}",
+            served.address
+        ),
+    );
+    let image = format!("{}/lab/tool:b", served.address);
+    let options = ["rootfs", "--universe", "universe", "--plain-http", &served.address, &image];
+    let (code, out, err) =
+        run(stratigraph(1).current_dir(dir).args(options).args(["-o", "no"]).env("HOME", dir));
+    assert!(code == 3 && err.contains("refuses anonymous requests"), "{code} {out}{err}");
+    let with = ["-o", "yes", "--authfile", "auth.json"];
+    let out =
+        succeed(stratigraph(1).current_dir(dir).args(options).args(with).env("STRATIGRAPH_LOG", "trace"));
+    assert_eq!(paths(&dir.join("yes"))["b"].len(), 3, "{out}");
+    for secret in ["hunter2", "dXNlcjpodW50ZXIy"] {
+        assert!(!out.contains(secret), "{out}");
+        let everything = Command::new("grep").args(["-rl", secret, "yes"]).current_dir(dir).output();
+        assert!(everything.expect("grep runs").stdout.is_empty());
+    }
+}
+
+#[test]
+fn faults_on_the_way_do_not_show_in_the_results() {
+    if !tools() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    images(dir);
+    let fake = FakeRegistry::start();
+    let layout = stratigraph::rootfs::source::Layout::open(&dir.join("oci")).expect("a layout");
+    let image =
+        stratigraph::rootfs::source::Source::image(&layout, "b", &Default::default()).expect("an image");
+    let blob =
+        |digest: &str| std::fs::read(dir.join("oci/blobs").join(digest.replace(':', "/"))).expect("a blob");
+    let manifest = image.digest.expect("a digest").to_string();
+    fake.add_manifest("lab/tool", "b", "application/vnd.oci.image.manifest.v1+json", &blob(&manifest));
+    let layers: Vec<_> = image.layers.iter().map(|l| l.digest.to_string()).collect();
+    for digest in layers.iter().cloned().chain(image.config.map(|c| c.to_string())) {
+        fake.add_blob("lab/tool", &blob(&digest));
+    }
+    let name = format!("{}/lab/tool:b", fake.address());
+    let run_it = |out: &str| {
+        let options =
+            ["--universe", "universe", "--plain-http", fake.address(), "--stall-timeout", "1", "-o", out];
+        run(stratigraph(1).current_dir(dir).arg("rootfs").args(options).arg(&name))
+    };
+    assert_eq!(run_it("sound").0, 0);
+    fake.fault("manifests", Fault::Status(429, vec!["Retry-After: 0".into()]));
+    fake.fault(&layers[0], Fault::Cut(100));
+    fake.fault(&layers[0], Fault::Stall(10));
+    fake.fault(&layers[1], Fault::Status(503, vec![]));
+    let (code, out, err) = run_it("faulty");
+    assert_eq!(code, 0, "{out}{err}");
+    let bytes = |out: &str| std::fs::read(dir.join(out).join("rootfs.h5")).expect("a file");
+    assert!(bytes("sound") == bytes("faulty"));
+    // A layer that is not what its digest says is an error with both digests, and no other is lost.
+    fake.fault(&layers[0], Fault::Corrupt);
+    let (code, out, err) = run_it("corrupt");
+    assert!(code == 3 && err.contains(&layers[0]), "{code} {out}{err}");
+    assert_eq!(run_it("corrupt").0, 0);
+    assert!(bytes("sound") == bytes("corrupt"));
+}
