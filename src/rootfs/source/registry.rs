@@ -63,7 +63,7 @@ impl Source for Registries {
         let image = harvest::Registry::reference(reference).map_err(|e| translate(reference, e))?;
         let document = self.client.manifest(&image).map_err(|e| translate(reference, e))?;
         // Some registries answer with schema 1 in spite of what is accepted.
-        if document.media_type.contains("manifest.v1+") {
+        if document.media_type.starts_with("application/vnd.docker.distribution.manifest.v1") {
             return Err(manifest::unsupported(reference, "has only a manifest of schema 1"));
         }
         let repository = Repository { client: &self.client, image, name: reference.to_owned() };
