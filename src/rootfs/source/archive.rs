@@ -3,7 +3,7 @@
 
 use super::layout::{Files, Layout, read};
 use super::manifest::{self, damaged};
-use super::{Digest, Error, Image, Layer, PlatformChoice, Result, Source};
+use super::{Error, Image, Layer, PlatformChoice, Result, Source};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
@@ -123,7 +123,7 @@ impl PlainArchive {
 
     fn open_layer(&self, image: &Image, layer: &Layer, offset: u64) -> Result<Box<dyn Read + Send>> {
         let saved = self.find(&image.reference)?;
-        let at = image.diff_ids.iter().position(|d: &Digest| *d == layer.digest);
+        let at = image.layers.iter().position(|l| l.digest == layer.digest);
         let name = at.and_then(|at| saved.layers.get(at));
         let what = || Error::Missing { place: self.files.place.clone(), what: layer.digest.to_string() };
         self.files.open(name.ok_or_else(what)?, offset)
