@@ -14,8 +14,8 @@
 //! inside the image. Directories and links to directories do not. Whether a link leads to a
 //! directory depends on all layers, so it is decided by the fold, not by the layer.
 
-pub mod campaign;
 pub mod bases;
+pub mod campaign;
 pub mod classify;
 pub mod delta;
 pub mod digest;

@@ -224,6 +224,7 @@ impl Files for TarFiles {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rootfs::Digest;
     use serde_json::json;
 
     fn archive(files: &[(&str, &[u8])], links: &[(&str, &str)]) -> tempfile::NamedTempFile {
