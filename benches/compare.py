@@ -253,7 +253,26 @@ def embed_row(documents, text, name, dims, window, negatives, epochs):
     ]
 
 
+def bench_classify():
+    shared = shared_data()
+    if shared is None:
+        return [skipped("path sets against 46 bases", "no ../shared")]
+    guts, bases, count = shared / "data/guts.tar.zst", WORK / "bases.h5", 1_000_000
+    threads("bases", guts, "-o", bases)
+    ours = threads("accuracy", bases, "--speed", count)
+    found = re.search(r"bases: ([\d.]+) s", ours["output"])
+    if not found:
+        sys.exit(f"bench: no time in:\n{ours['output']}")
+    peer = run_peer("similar", guts)
+    mine = float(found[1])
+    return [
+        limit("1 000 000 path sets against 46 bases, all scores", mine, None, "s", 60),
+        ratio("  1 000 sets", mine / 1000, peer["seconds"] / peer["sets"] * 1000, "container-guts", 1000),
+    ]
+
+
 BENCHES = {
+    "classify": bench_classify,
     "import": bench_import,
     "tokens": bench_tokens,
     "jaccard": bench_jaccard,

@@ -207,6 +207,28 @@ def cosine_study(path, rows):
             for low, high in counts:
                 counts[low, high] += int(row.between(low, high).sum())
     return {"seconds": time.perf_counter() - begun, "pairs": sum(counts.values())}
+def similar(archive):
+    """`Database.similar` of container-guts as it is, on sets halfway between two bases."""
+    import contextlib
+    import io
+    import tarfile
+    import tempfile
+
+    import zstandard
+    from container_guts.main.database import Database
+
+    with tempfile.TemporaryDirectory() as directory:
+        with open(archive, "rb") as packed, zstandard.ZstdDecompressor().stream_reader(packed) as stream:
+            with tarfile.open(fileobj=stream, mode="r|") as tar:
+                tar.extractall(directory, filter="data")
+        database = Database(directory)
+        bases = [next(iter(data.values()))["fs"] for data in database.iter_containers()]
+        sets = [sorted(set(a) | set(b[::2])) for a, b in zip(bases[::9], bases[4::9])]
+        begun = time.perf_counter()
+        for paths in sets:
+            with contextlib.redirect_stdout(io.StringIO()):
+                database.similar({"fs": paths, "paths": {}})
+        return {"seconds": time.perf_counter() - begun, "sets": len(sets)}
 
 
 def embed(text, output, settings):
@@ -265,6 +287,7 @@ def main():
         "tokens": tokens,
         "jaccard": lambda path: jaccard(sets_of_corpus, path),
         "published": lambda path: jaccard(sets_of_table, path),
+        "similar": similar,
     }
     work |= {"cosine-numpy": cosine_numpy, "cosine-study": cosine_study}
     work |= {"embed": embed, "neighbours": neighbours}

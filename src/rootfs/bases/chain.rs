@@ -57,7 +57,8 @@ fn is_empty_layer(id: &str) -> bool {
 /// Joins chains with the same identities; the names are collected. A chain that two families claim
 /// belongs to the family of the first name.
 pub(super) fn join(chains: Vec<Chain>) -> Vec<Chain> {
-    let mut joined: BTreeMap<(ChainKind, Vec<String>), Vec<(String, String)>> = BTreeMap::new();
+    type NameAndFamily = (String, String);
+    let mut joined: BTreeMap<(ChainKind, Vec<String>), Vec<NameAndFamily>> = BTreeMap::new();
     for chain in chains {
         let Chain { kind, ids, family, names } = chain;
         let names = names.into_iter().map(|name| (name, family.clone()));

@@ -4,9 +4,12 @@ use super::cluster::Kind;
 use super::model::{Model, NAT, Tally};
 
 /// Number of family features.
-pub const FAMILY: usize = 9;
+pub const FAMILY: usize = 10;
 /// Number of version features.
 pub const VERSION: usize = 9;
+
+/// Nats for each unit of log-odds of a base's brand, when families are chosen.
+pub const BRAND: f64 = 6.0;
 
 /// The best bases for a path set, and how well it fits.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,19 +60,40 @@ impl Count {
     }
 }
 
+/// For each base how much of its brand is there.
+fn brands(model: &Model, tally: &Tally) -> Vec<Count> {
+    let mut brands = vec![Count::default(); model.len()];
+    for (i, block) in model.blocks.iter().enumerate().filter(|(_, block)| block.brand != u16::MAX) {
+        for (lane, brand) in brands.iter_mut().enumerate() {
+            if model.family[lane] == usize::from(block.brand) && model.has(i, lane) {
+                brand.add(tally.block[i], block.size);
+            }
+        }
+    }
+    brands
+}
+
 /// Weighs a scored tally. `None` if the model has no base.
 ///
 /// Ties go to the lower lane, that is the first by name.
 pub fn fit(model: &Model, tally: &Tally) -> Option<Fit> {
-    let first = |lanes: &mut dyn Iterator<Item = usize>| {
-        lanes.max_by_key(|lane| (tally.score[*lane], std::cmp::Reverse(*lane)))
+    let brands = brands(model, tally);
+    let bonus =
+        |b: &Count| if b.of == 0 { 0 } else { (BRAND * NAT * odds(share(b.present, b.of))).round() as i64 };
+    let named: Vec<i64> =
+        brands.iter().zip(&tally.score).map(|(brand, score)| score + bonus(brand)).collect();
+    let first = |score: &[i64], lanes: &mut dyn Iterator<Item = usize>| {
+        lanes.max_by_key(|lane| (score[*lane], std::cmp::Reverse(*lane)))
     };
     let all = 0..model.len();
-    let best = first(&mut all.clone())?;
-    let family = model.family[best];
-    let other = first(&mut all.clone().filter(|lane| model.family[*lane] != family));
-    let sibling = first(&mut all.clone().filter(|lane| *lane != best && model.family[*lane] == family));
-    let margin = |to: Option<usize>| to.map_or(50.0, |to| (tally.score[best] - tally.score[to]) as f64 / NAT);
+    let family = model.family[first(&named, &mut all.clone())?];
+    let best = first(&tally.score, &mut all.clone().filter(|lane| model.family[*lane] == family))?;
+    let other = first(&named, &mut all.clone().filter(|lane| model.family[*lane] != family));
+    let sibling =
+        first(&tally.score, &mut all.clone().filter(|lane| *lane != best && model.family[*lane] == family));
+    let behind =
+        |score: &[i64], to: Option<usize>| to.map_or(50.0, |to| (score[best] - score[to]) as f64 / NAT);
+    let (margin, version_margin) = (behind(&named, other), behind(&tally.score, sibling));
 
     let mut others = vec![0u64; model.words];
     let mut siblings = vec![0u64; model.words];
@@ -81,7 +105,8 @@ pub fn fit(model: &Model, tally: &Tally) -> Option<Fit> {
         };
         to[lane / 64] |= 1 << (lane % 64);
     }
-    let [mut own, mut exclusive, mut branded, mut only_this] = [Count::default(); 4];
+    let branded = brands[best];
+    let [mut own, mut exclusive, mut only_this] = [Count::default(); 3];
     let [mut not_sibling, mut sibling_only] = [Count::default(); 2];
     let (mut siblings_present, mut family_present, mut strange) = (0, 0, 0);
     for (i, block) in model.blocks.iter().enumerate().filter(|(_, block)| block.core) {
@@ -94,9 +119,6 @@ pub fn fit(model: &Model, tally: &Tally) -> Option<Fit> {
             family_present += present;
             if !meets(&others) {
                 exclusive.add(present, size);
-                if usize::from(block.brand) == family {
-                    branded.add(present, size);
-                }
             }
             if !in_siblings {
                 only_this.add(present, size);
@@ -134,7 +156,7 @@ pub fn fit(model: &Model, tally: &Tally) -> Option<Fit> {
     let coverage = ratio(own.present, own.of);
     let hole = ratio(patchy.present, patchy.of);
     let brand = odds(share(branded.present, branded.of));
-    let (margin, version_margin) = (margin(other), margin(sibling));
+    let signed = branded.of == 0 || share(branded.present, branded.of) > 0.25;
     Some(Fit {
         best,
         other,
@@ -150,6 +172,7 @@ pub fn fit(model: &Model, tally: &Tally) -> Option<Fit> {
             odds(jaccard),
             if branded.of > 0 { brand } else { odds(agreement) },
             if branded.of > 0 { brand.min(odds(jaccard)) } else { odds(jaccard) },
+            f64::from(u8::from(signed)),
             -ratio(strange, family_present).ln_1p(),
             -(hole + 0.003).ln(),
         ],

@@ -20,6 +20,14 @@
 //! The score of a base is the sum of the votes: a robust log-likelihood. Size of a base plays no
 //! part: what a large base has and the image lacks counts against it.
 //!
+//! # Names
+//!
+//! Distributions sign their files: `/etc/rocky-release`, `/usr/share/keyrings/debian-archive-keyring.gpg`.
+//! Core paths that carry the name of a family and that no other family has are its *brand*. Close
+//! relatives (CentOS and Rocky Linux, Debian and Ubuntu) differ in little else, so the share of a base's
+//! brand that an image has is added to its score when families are chosen, as log-odds times
+//! [`super::features::BRAND`]. A family without a brand (BusyBox) is neither helped nor hurt.
+//!
 //! # Arithmetic
 //!
 //! Costs are multiples of 1/20 nat and votes are rounded to 1/1024 nat, so that all sums are sums of
@@ -65,7 +73,7 @@ pub(super) struct Block {
     pub cluster: u32,
     pub size: u32,
     pub core: bool,
-    /// Family whose name the paths carry, or `u16::MAX`.
+    /// Family whose name the paths carry, or `u16::MAX`; only where no base of another family has them.
     pub brand: u16,
 }
 
@@ -123,7 +131,7 @@ impl Model {
         families.sort();
         families.dedup();
         let family = |b: &usize| families.partition_point(|f| *f < bases.bases[*b].family);
-        let family = base.iter().map(family).collect();
+        let families_of: Vec<usize> = base.iter().map(family).collect();
 
         let (width, words) = (base.len().next_multiple_of(LANES), base.len().div_ceil(64));
         let mut path_masks = vec![0u64; bases.universe.len() * words];
@@ -148,7 +156,12 @@ impl Model {
             }
             let cluster = if is_artefact(path) { artefacts } else { of[id] };
             let core = kinds[cluster as usize] == Kind::Core;
-            let brand = if core { brand(path, &stems) } else { u16::MAX };
+            let has = |family: usize| {
+                (0..base.len()).any(|b| families_of[b] == family && mask[b / 64] >> (b % 64) & 1 == 1)
+            };
+            let alone = |family: usize| has(family) && !(0..families.len()).any(|f| f != family && has(f));
+            let brand = if core { brand(path, &stems).filter(|f| alone(*f)) } else { None };
+            let brand = brand.map_or(u16::MAX, |family| family as u16);
             let block = *ids.entry((cluster, brand, mask)).or_insert_with(|| {
                 blocks.push(Block { cluster, size: 0, core, brand });
                 blocks.len() as u32 - 1
@@ -162,7 +175,7 @@ impl Model {
         }
         let mut model = Self {
             base,
-            family,
+            family: families_of,
             families,
             block_of,
             rows: Vec::new(),
@@ -345,10 +358,10 @@ fn stem(family: &str) -> String {
     last.chars().take(5).collect()
 }
 
-/// The family whose name is in the path, if one is.
-fn brand(path: &[u8], stems: &[String]) -> u16 {
+/// The first family whose name is in the path, if one is.
+fn brand(path: &[u8], stems: &[String]) -> Option<usize> {
     let path = path.to_ascii_lowercase();
     let named =
         |stem: &String| stem.len() > 3 && path.windows(stem.len()).any(|window| window == stem.as_bytes());
-    stems.iter().position(named).map_or(u16::MAX, |family| family as u16)
+    stems.iter().position(named)
 }

@@ -23,6 +23,7 @@ use super::features::fit;
 use super::{Calibration, Classifier, Logistic};
 use crate::rootfs::bases::Bases;
 use rayon::prelude::*;
+use roaring::RoaringBitmap;
 use serde::Serialize;
 
 /// What to measure.
@@ -75,7 +76,7 @@ impl Row {
     fn add(&mut self, outcome: &Outcome) {
         let count = |n: &mut u64, yes: bool| *n += u64::from(yes);
         self.images += 1;
-        let Outcome { has_family, has_version, family, version, .. } = *outcome;
+        let &Outcome { has_family, has_version, family, version, .. } = outcome;
         count(&mut self.family_right, family.map_or(!has_family, |right| right));
         count(&mut self.family_wrong, family == Some(false));
         count(&mut self.family_abstained, has_family && family.is_none());
@@ -138,13 +139,33 @@ pub struct Accuracy {
     pub confidence: Vec<Bin>,
     /// The goals.
     pub goals: Vec<Goal>,
+    /// Wrong families, and images without an answer that have a base; the first thousand.
+    pub failures: Vec<Failure>,
     /// Names of pairs of bases of which one has all paths of the other: not told apart if paths were
     /// added or removed.
     pub contained: Vec<(String, String)>,
 }
 
-#[derive(Clone, Copy)]
+/// An image of the report part whose family was not found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Failure {
+    /// How it was made.
+    pub kind: Kind,
+    /// Its number: the same seed makes it again.
+    pub number: u64,
+    /// The base it was made from.
+    pub base: String,
+    /// The base that fits best.
+    pub nearest: String,
+    /// Confidence in its family.
+    pub confidence: f64,
+    /// The features, as given to the calibration.
+    pub features: Vec<f64>,
+}
+
+#[derive(Clone)]
 struct Outcome {
+    failure: Option<(usize, Vec<f64>)>,
     has_family: bool,
     has_version: bool,
     family: Option<bool>,
@@ -185,7 +206,7 @@ pub fn measure(
         .map(|(kind, number)| {
             let made = workshop.make(*kind, 1, options.seed, *number);
             tick();
-            (*kind, bench.outcome(&made, &calibration))
+            (*kind, *number, made.base, bench.outcome(&made, &calibration))
         })
         .collect();
     let tuning_bases = (0..bases.bases.len()).filter(|b| workshop.side[*b] == 0);
@@ -200,10 +221,28 @@ pub fn measure(
             calibration,
             rows: Vec::new(),
             confidence: Vec::new(),
+            failures: failures(bases, &outcomes),
             goals: Vec::new(),
             contained: contained(bases),
         },
     )
+}
+
+/// The path sets of the first `count` images of the report part, for measuring speed.
+pub fn sets(bases: &Bases, packages: &Packages, seed: u64, count: u64) -> Vec<RoaringBitmap> {
+    let workshop = Workshop::new(bases, packages);
+    let plan = plan(&workshop, 1, count);
+    plan.par_iter().map(|(kind, number)| workshop.make(*kind, 1, seed, *number).set).collect()
+}
+
+/// Scores `count` path sets, the given ones again and again, on all threads: as published and by
+/// likeness with its confidence. Returns how many got a family.
+pub fn score_many(classifier: &Classifier<'_>, sets: &[RoaringBitmap], count: u64) -> u64 {
+    let score = |tally: &mut super::Tally, i: u64| {
+        let answer = classifier.score(&sets[i as usize % sets.len()], tally);
+        u64::from(answer.likeness.family.is_some() && answer.published.is_some())
+    };
+    (0..count).into_par_iter().map_init(|| classifier.model.tally(), score).sum()
 }
 
 /// Kind and number of each image of a part.
@@ -287,6 +326,7 @@ impl<'a> Bench<'a> {
             super::published(tally.total, shared).map(|p| self.right(made, classifier.model.base[p.base]));
         let has_family = !matches!(made.kind, Kind::None | Kind::UnknownFamily);
         let mut outcome = Outcome {
+            failure: None,
             has_family,
             has_version: has_family && made.kind != Kind::UnknownVersion,
             family: None,
@@ -307,6 +347,9 @@ impl<'a> Bench<'a> {
                     outcome.version = Some(version);
                 }
             }
+            if outcome.family.map_or(has_family, |right| !right) {
+                outcome.failure = Some((classifier.model.base[fit.best], fit.family.to_vec()));
+            }
         }
         outcome
     }
@@ -318,7 +361,7 @@ fn fit_calibration(samples: &[Sample]) -> Calibration {
     Calibration { family: Logistic::fit(&family), version: Logistic::fit(&version), ..Calibration::default() }
 }
 
-fn summarise(outcomes: &[(Kind, Outcome)], mut accuracy: Accuracy) -> Accuracy {
+fn summarise(outcomes: &[(Kind, u64, usize, Outcome)], mut accuracy: Accuracy) -> Accuracy {
     let mut all = Row { kind: "all".into(), ..Row::default() };
     let name = |kind: Kind| serde_json::to_value(kind).ok().and_then(|v| v.as_str().map(str::to_owned));
     let mut rows: Vec<_> = Kind::SHARES
@@ -328,7 +371,7 @@ fn summarise(outcomes: &[(Kind, Outcome)], mut accuracy: Accuracy) -> Accuracy {
     let edges = [0.5, 0.8, 0.95, 0.99, 0.999, 1.0];
     let mut bins: Vec<_> = edges.windows(2).map(|e| Bin { from: e[0], to: e[1], ..Bin::default() }).collect();
     let bin_of = |p: f64| edges[1..edges.len() - 1].partition_point(|edge| *edge <= p);
-    for (kind, outcome) in outcomes {
+    for (kind, _, _, outcome) in outcomes {
         all.add(outcome);
         if let Some((_, row)) = rows.iter_mut().find(|(k, _)| k == kind) {
             row.add(outcome);
@@ -365,6 +408,16 @@ fn summarise(outcomes: &[(Kind, Outcome)], mut accuracy: Accuracy) -> Accuracy {
     accuracy.rows = std::iter::once(all).chain(rows.into_iter().map(|(_, row)| row)).collect();
     accuracy.confidence = bins;
     accuracy
+}
+
+fn failures(bases: &Bases, outcomes: &[(Kind, u64, usize, Outcome)]) -> Vec<Failure> {
+    let name = |b: usize| bases.bases[b].name.clone();
+    let failed = outcomes.iter().filter_map(|(kind, number, base, outcome)| {
+        let (nearest, features) = outcome.failure.clone()?;
+        let (base, nearest, confidence) = (name(*base), name(nearest), outcome.confidence);
+        Some(Failure { kind: *kind, number: *number, base, nearest, confidence, features })
+    });
+    failed.take(1000).collect()
 }
 
 /// Pairs of bases of which the second has all paths of the first.

@@ -1,0 +1,110 @@
+//! Base databases and classification through the real program.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::path::Path;
+use support::{run, shared, stratigraph, succeed};
+
+fn write_guts(directory: &Path, name: &str, paths: &[String]) {
+    let file = directory.join(format!("{}.json", name.replace(['/', ':'], "-")));
+    std::fs::create_dir_all(directory).expect("a directory");
+    let mut object = serde_json::Map::new();
+    object.insert(name.to_owned(), json!({"fs": paths, "paths": {}}));
+    std::fs::write(file, serde_json::to_vec(&object).expect("JSON")).expect("written");
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).expect("written")).expect("JSON")
+}
+
+fn numbered(place: &str, range: std::ops::Range<u32>) -> Vec<String> {
+    range.map(|i| format!("/{place}/{i}")).collect()
+}
+
+#[test]
+fn a_database_is_made_extended_and_used() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| directory.path().join(name);
+    let small = [numbered("usr/bin", 0..40), numbered("etc", 0..20)].concat();
+    let large = [numbered("usr/bin", 20..60), numbered("usr/share/zoneinfo", 0..200)].concat();
+    write_guts(&at("guts"), "docker.io/library/small:1", &small);
+    write_guts(&at("guts"), "docker.io/library/large:2", &large);
+    let bases = at("bases.h5");
+    succeed(stratigraph(1).arg("bases").arg(at("guts")).arg("-o").arg(&bases));
+    let first = std::fs::read(&bases).expect("written");
+    succeed(stratigraph(1).arg("bases").arg(at("guts")).arg("-o").arg(&bases));
+    assert!(std::fs::read(&bases).expect("written") == first, "the same sources give the same bytes");
+
+    // The small base with the time zones of the large one: the published score goes wrong.
+    let image = [small.clone(), numbered("usr/share/zoneinfo", 0..200), numbered("opt", 0..9)].concat();
+    write_guts(&at("images"), "me/app:1", &image);
+    write_guts(&at("images"), "me/static:1", &numbered("opt", 0..3));
+    let json = at("answers.json");
+    let classify = |more: &[&str]| {
+        let mut command = stratigraph(1);
+        command.arg("classify").arg(at("images")).arg("--bases").arg(&bases).arg("--json").arg(&json);
+        succeed(command.args(more));
+        read(&json)
+    };
+    let answers = classify(&[]);
+    let app = &answers["images"][0];
+    assert_eq!(app["published"]["base"], "docker.io/library/large:2");
+    assert_eq!(app["published"]["score"].as_f64(), Some(220.0 / 260.0));
+    assert_eq!(app["likeness"]["nearest"], "docker.io/library/small:1");
+    let nothing = &answers["images"][1];
+    assert!(nothing.get("published").is_none());
+    assert_eq!(nothing["likeness"]["abstained"], "no-paths");
+    // No base here has what `docker export` adds, so that nothing changes.
+    assert_eq!(classify(&["--docker-export-artefacts"])["images"][0], *app);
+
+    write_guts(&at("more"), "docker.io/library/third:3", &numbered("srv", 0..5));
+    let text =
+        succeed(stratigraph(1).arg("bases").arg("--add").arg(&bases).arg(at("more")).arg("-o").arg(&bases));
+    assert!(text.contains("3 bases of 3 families"), "{text}");
+    write_guts(&at("more"), "docker.io/library/small:1", &numbered("srv", 0..5));
+    let (code, _, error) = run(stratigraph(1).arg("bases").arg("--add").arg(&bases).arg(at("more")));
+    assert_eq!(code, 4, "{error}");
+    assert!(error.contains("small:1"), "{error}");
+    let (code, _, error) = run(stratigraph(1).arg("classify").arg(at("images")));
+    assert_eq!(code, 4, "{error}");
+}
+
+#[test]
+fn the_bases_of_the_study_are_told_apart() {
+    let Some(shared) = shared() else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| directory.path().join(name);
+    let (bases, guts) = (at("bases.h5"), shared.join("data/guts.tar.zst"));
+    let text = succeed(stratigraph(2).arg("bases").arg(&guts).arg("-o").arg(&bases));
+    assert!(text.contains("46 bases of 7 families, 45 463 paths"), "{text}");
+    let json = at("answers.json");
+    succeed(stratigraph(2).arg("classify").arg(&guts).arg("--bases").arg(&bases).arg("--json").arg(&json));
+    let answers = read(&json);
+    let images = answers["images"].as_array().expect("a list");
+    assert_eq!(images.len(), 46);
+    let mut ties = 0;
+    for image in images {
+        assert_eq!(image["published"]["score"].as_f64(), Some(1.0));
+        ties += u32::from(!image["published"]["ties"].as_array().expect("a list").is_empty());
+        assert_eq!(image["likeness"]["nearest"], image["image"]);
+        assert!(image["likeness"]["family"].is_string(), "{image}");
+    }
+    // Bases that another base contains.
+    assert_eq!(ties, 11);
+
+    // The same seed gives the same bits, on one thread or two; nearly all families are right.
+    let accuracy = |threads: usize, name: &str| {
+        let json = at(name);
+        let arguments = ["--images", "600", "--tuning", "1200", "--seed", "3"];
+        let mut command = stratigraph(threads);
+        succeed(command.arg("accuracy").arg(&bases).args(arguments).arg("--json").arg(&json));
+        std::fs::read(json).expect("written")
+    };
+    let first = accuracy(1, "a.json");
+    assert!(first == accuracy(2, "b.json"), "threads must not change a bit");
+    let all = &read(&at("a.json"))["rows"][0];
+    let count = |name: &str| all[name].as_u64().expect("a count");
+    assert!(count("family_right") * 100 >= count("images") * 93, "{all}");
+    assert!(count("family_right") > count("published_family_right"), "{all}");
+}
