@@ -80,11 +80,11 @@ impl Kind {
         let below = |place: &&str| {
             path.strip_prefix(place.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'/'))
         };
-        if VOLATILE.iter().any(|place| below(place)) {
+        if VOLATILE.iter().any(&below) {
             return Self::Volatile;
         }
         let byte_code = path.ends_with(b".pyc") || path.ends_with(b".pyo");
-        if STATE.iter().any(|place| below(place)) || byte_code { Self::State } else { Self::Core }
+        if STATE.iter().any(below) || byte_code { Self::State } else { Self::Core }
     }
 }
 
