@@ -4,7 +4,7 @@ use super::Context;
 use crate::pairs::Error;
 use anyhow::Context as _;
 use std::fs::{File, TryLockError};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,13 @@ impl Claim {
         if !context.world.is_root() {
             return Ok(Self { _file: None });
         }
-        std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+        std::fs::create_dir_all(directory).map_err(|e| match e.kind() {
+            ErrorKind::AlreadyExists | ErrorKind::NotADirectory => anyhow::Error::new(Error::Refused(format!(
+                "{}: cannot hold the results, because there is a file of that name; name another directory",
+                directory.display()
+            ))),
+            _ => anyhow::Error::new(e).context(directory.display().to_string()),
+        })?;
         let path = directory.join(NAME);
         let mut file = File::options()
             .create(true)
