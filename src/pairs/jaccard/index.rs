@@ -7,11 +7,14 @@
 //! a result.
 
 use super::Collapsed;
+use rayon::prelude::*;
 use roaring::RoaringBitmap;
 use rustc_hash::FxHashMap;
 
 /// At most this many items are common; a mask is 32 bits wide.
 const MAX_COMMON: usize = 16;
+/// In place of a posting's number.
+const NO_POSTING: u32 = u32::MAX;
 /// The work over pairs of classes stays below that of visiting some million pairs.
 const MAX_CLASSES: usize = 2048;
 
@@ -45,6 +48,11 @@ pub struct Index {
     pub visits: Vec<u32>,
     /// The sets that have an item, for each item that `visits` names.
     pub postings: Vec<RoaringBitmap>,
+    /// CSR offsets of `listed`, one more than there are postings.
+    pub listed_offsets: Vec<u64>,
+    /// The same postings as plain lists: most are too short for a bitmap's containers to pay, and
+    /// each is walked as often as it is long.
+    pub listed: Vec<u32>,
     /// Bytes that sharing the item saves (0 for empty ones), one per posting.
     pub posting_bytes: Vec<u64>,
     /// Whether the item is empty, one per posting.
@@ -85,14 +93,15 @@ impl Default for CommonRule {
 impl Index {
     /// Builds the index. Cost: one pass over all items of all sets.
     pub fn build(collapsed: &Collapsed, item_bytes: &[u64], item_empty: &[bool], rule: CommonRule) -> Self {
+        let sets = Flat::of(&collapsed.sets);
         let mut uses = vec![0u64; item_bytes.len()];
-        for item in collapsed.sets.iter().flatten() {
-            uses[item as usize] += 1;
+        for item in &sets.items {
+            uses[*item as usize] += 1;
         }
         let mut common = most_common(&uses, rule);
-        let mut classes = classify(collapsed, item_empty, &common);
+        let mut classes = classify(&sets, item_empty, &common);
         while classes.0.len() > MAX_CLASSES && common.pop().is_some() {
-            classes = classify(collapsed, item_empty, &common);
+            classes = classify(&sets, item_empty, &common);
         }
         let (classes, class_of) = classes;
         let mut members = vec![Vec::new(); classes.len()];
@@ -107,8 +116,10 @@ impl Index {
             classes,
             members,
             visit_offsets: vec![0],
-            visits: Vec::new(),
+            visits: Vec::with_capacity(sets.items.len()),
             postings: Vec::new(),
+            listed_offsets: vec![0],
+            listed: Vec::new(),
             posting_bytes: Vec::new(),
             posting_empty: Vec::new(),
             common_bytes: common.iter().map(|item| content(*item)).collect(),
@@ -117,32 +128,54 @@ impl Index {
                 .fold(0, |bits, c| bits | 1 << c),
             largest: Largest::default(),
         };
-        let mut posting_of: Vec<u32> = vec![u32::MAX; uses.len()];
-        for (j, set) in (0u32..).zip(&collapsed.sets) {
+        // Items lead nowhere until they get a posting, common ones and those of one set never.
+        let mut posting_of: Vec<u32> = vec![NO_POSTING; uses.len()];
+        for item in common {
+            uses[item as usize] = 0;
+        }
+        for j in 0..sets.len() {
+            let set = sets.set(j);
             let (mut empty, mut bytes) = (0u64, 0u64);
-            for item in set {
+            for &item in set {
                 empty += u64::from(item_empty[item as usize]);
                 bytes = bytes.saturating_add(content(item));
-                if uses[item as usize] < 2 || common.contains(&item) {
+                if uses[item as usize] < 2 {
                     continue;
                 }
                 let posting = &mut posting_of[item as usize];
-                if *posting == u32::MAX {
-                    *posting = index.postings.len() as u32;
-                    index.postings.push(RoaringBitmap::new());
+                if *posting == NO_POSTING {
+                    *posting = index.posting_bytes.len() as u32;
                     index.posting_bytes.push(content(item));
                     index.posting_empty.push(item_empty[item as usize]);
+                    let end = index.listed_offsets.last().map_or(0, |end| end + uses[item as usize]);
+                    index.listed_offsets.push(end);
                 }
-                index.postings[*posting as usize].try_push(j).expect("sets are visited in ascending order");
                 index.visits.push(*posting);
             }
             index.visit_offsets.push(index.visits.len() as u64);
             let largest = &mut index.largest;
-            largest.items = largest.items.max(set.len());
+            largest.items = largest.items.max(set.len() as u64);
             largest.empty = largest.empty.max(empty);
             largest.bytes = largest.bytes.max(bytes);
         }
+        index.list_postings();
         index
+    }
+
+    /// Fills the postings from the visits: sets come in ascending order, so that each list ascends.
+    fn list_postings(&mut self) {
+        let mut next: Vec<u64> = self.listed_offsets.clone();
+        self.listed = vec![0; self.visits.len()];
+        for j in 0..self.weight.len() {
+            for p in &self.visits[self.visit_offsets[j] as usize..self.visit_offsets[j + 1] as usize] {
+                let at = &mut next[*p as usize];
+                self.listed[*at as usize] = j as u32;
+                *at += 1;
+            }
+        }
+        let bitmap = |p: usize| RoaringBitmap::from_sorted_iter(self.listed_of(p).iter().copied());
+        let postings = (0..self.posting_bytes.len()).into_par_iter().map(bitmap);
+        self.postings = postings.map(|made| made.expect("each list ascends")).collect();
     }
 
     /// Number of distinct sets.
@@ -160,9 +193,19 @@ impl Index {
         &self.visits[self.visit_offsets[i] as usize..self.visit_offsets[i + 1] as usize]
     }
 
+    /// The sets in posting `p`, ascending.
+    pub fn listed_of(&self, p: usize) -> &[u32] {
+        &self.listed[self.listed_offsets[p] as usize..self.listed_offsets[p + 1] as usize]
+    }
+
     /// Overlap through common items alone.
+    #[inline]
     pub fn common_overlap(&self, a: u32, b: u32) -> CommonOverlap {
         let both = a & b;
+        // Most pairs share none, and without an instruction for it counting bits takes a dozen.
+        if both == 0 {
+            return CommonOverlap { items: 0, empty: 0 };
+        }
         CommonOverlap { items: both.count_ones(), empty: (both & self.common_empty).count_ones() }
     }
 
@@ -179,7 +222,7 @@ impl Index {
 
     /// Steps that visiting row `i` takes over all columns: the cost model of the plan.
     pub fn steps_of(&self, i: usize) -> u64 {
-        self.visits_of(i).iter().map(|p| self.postings[*p as usize].len()).sum()
+        self.visits_of(i).iter().map(|p| self.listed_of(*p as usize).len() as u64).sum()
     }
 }
 
@@ -200,15 +243,21 @@ fn most_common(uses: &[u64], rule: CommonRule) -> Vec<u32> {
     common
 }
 
-fn classify(collapsed: &Collapsed, item_empty: &[bool], common: &[u32]) -> (Vec<Class>, Vec<u32>) {
-    let any_empty = item_empty.contains(&true);
+fn classify(sets: &Flat, item_empty: &[bool], common: &[u32]) -> (Vec<Class>, Vec<u32>) {
+    // What each item adds to a set: its bit of the mask, and itself if it is empty.
+    let mut adds: Vec<(u32, u32)> = item_empty.iter().map(|empty| (0, u32::from(*empty))).collect();
+    for (c, item) in common.iter().enumerate() {
+        adds[*item as usize].0 = 1 << c;
+    }
     let mut numbers: FxHashMap<Class, u32> = FxHashMap::default();
     let mut classes = Vec::new();
-    let class_of = collapsed.sets.iter().map(|set| {
-        let mask = common.iter().enumerate().filter(|(_, item)| set.contains(**item));
-        let mask = mask.fold(0u32, |bits, (c, _)| bits | 1 << c);
+    let class_of = (0..sets.len()).map(|j| {
+        let set = sets.set(j);
+        let (mask, empty) = set.iter().fold((0, 0), |(mask, empty), item| {
+            let (bit, one) = adds[*item as usize];
+            (mask | bit, empty + one)
+        });
         let size = set.len() as u32;
-        let empty = if any_empty { set.iter().filter(|i| item_empty[*i as usize]).count() as u32 } else { 0 };
         let class = Class { mask, size, full_size: size - empty };
         *numbers.entry(class).or_insert_with(|| {
             classes.push(class);
@@ -217,4 +266,30 @@ fn classify(collapsed: &Collapsed, item_empty: &[bool], common: &[u32]) -> (Vec<
     });
     let class_of = class_of.collect();
     (classes, class_of)
+}
+
+/// Bitmaps written out, for the passes of the build.
+struct Flat {
+    offsets: Vec<usize>,
+    items: Vec<u32>,
+}
+
+impl Flat {
+    fn of(sets: &[RoaringBitmap]) -> Self {
+        let mut flat = Self { offsets: Vec::with_capacity(sets.len() + 1), items: Vec::new() };
+        flat.offsets.push(0);
+        for set in sets {
+            flat.items.extend(set);
+            flat.offsets.push(flat.items.len());
+        }
+        flat
+    }
+
+    fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    fn set(&self, j: usize) -> &[u32] {
+        &self.items[self.offsets[j]..self.offsets[j + 1]]
+    }
 }

@@ -137,6 +137,7 @@ impl Packed for u128 {
 pub struct Kernel<'a> {
     index: &'a Index,
     want: Want,
+    columns: Vec<Column>,
     ranked: Vec<OnceLock<Vec<Ranked>>>,
     narrow: Mutex<Vec<Scratch<u64>>>,
     wide: Mutex<Vec<Scratch<u128>>>,
@@ -150,6 +151,13 @@ struct Ranked {
     union: u32,
 }
 
+/// What the inner loop reads of a column, in one place.
+#[derive(Debug, Clone, Copy)]
+struct Column {
+    weight: u64,
+    class: Class,
+}
+
 struct Scratch<P> {
     counts: Vec<P>,
     touched: Vec<u32>,
@@ -160,7 +168,9 @@ impl<'a> Kernel<'a> {
     /// A kernel over an index.
     pub fn new(index: &'a Index, want: Want) -> Self {
         let ranked = index.classes.iter().map(|_| OnceLock::new()).collect();
-        Self { index, want, ranked, narrow: Mutex::default(), wide: Mutex::default() }
+        let columns = index.weight.iter().zip(&index.class_by_set);
+        let columns = columns.map(|(weight, class)| Column { weight: *weight, class: *class }).collect();
+        Self { index, want, columns, ranked, narrow: Mutex::default(), wide: Mutex::default() }
     }
 
     /// Memory that the counters of one thread take, in bytes.
@@ -248,12 +258,12 @@ impl<'a> Kernel<'a> {
         let weight = index.weight[i as usize];
         for &j in touched.iter() {
             let (items, empty, bytes) = counts[j as usize].unpack();
-            let other = index.class_by_set[j as usize];
+            let Column { weight: other_weight, class: other } = self.columns[j as usize];
             let both = index.common_overlap(own.mask, other.mask);
             let shared = items + both.items;
             let union = own.size + other.size - shared;
             if j > i {
-                let pairs = Count::pair(weight * index.weight[j as usize]);
+                let pairs = Count::pair(weight * other_weight);
                 let full_shared = shared - empty - both.empty;
                 let class_union = own.size + other.size - both.items;
                 let class_full = both.items - both.empty;
@@ -263,9 +273,7 @@ impl<'a> Kernel<'a> {
                 if full_shared != class_full {
                     tally.full.at(full_shared, full_sizes - full_shared).add(pairs);
                     tally.full.at(class_full, full_sizes - class_full).subtract(pairs);
-                    let common = index.common_bytes_of(own.mask & other.mask);
-                    tally.bytes.add(bytes + common, pairs);
-                    tally.bytes.subtract(common, pairs);
+                    tally.bytes.raise(index.common_bytes_of(own.mask & other.mask), bytes, pairs);
                 }
                 if self.want.min.is_some_and(|min| score(shared, union) >= min) {
                     edges.push(Edge { first: i, second: j, shared });
@@ -350,29 +358,22 @@ fn add_up<P: Packed>(
     counts: &mut [P],
     touched: &mut Vec<u32>,
 ) {
-    let mut buffer = [0u32; 256];
     for &p in index.visits_of(i as usize) {
         let p = p as usize;
         let step = P::pack(index.posting_empty[p], index.posting_bytes[p]);
-        let mut posting = index.postings[p].iter();
-        if columns.start > 0 {
-            posting.advance_to(columns.start);
-        }
-        'posting: loop {
-            let some = posting.next_many(&mut buffer);
-            if some.is_empty() {
-                break;
+        let listed = index.listed_of(p);
+        let start = listed.partition_point(|j| *j < columns.start);
+        let end = if columns.end as usize == counts.len() {
+            listed.len()
+        } else {
+            listed.partition_point(|j| *j < columns.end)
+        };
+        for &j in listed.get(start..end).unwrap_or_default() {
+            let count = &mut counts[j as usize];
+            if *count == P::default() {
+                touched.push(j);
             }
-            for &mut j in some {
-                if j >= columns.end {
-                    break 'posting;
-                }
-                let count = &mut counts[j as usize];
-                if *count == P::default() {
-                    touched.push(j);
-                }
-                *count += step;
-            }
+            *count += step;
         }
     }
     // A row is no neighbour of itself.

@@ -169,13 +169,14 @@ impl ByteTally {
         self.image_bytes = self.image_bytes.wrapping_add(product(pairs.images));
     }
 
-    /// Takes away pairs that share `bytes` each.
+    /// Pairs that were counted with `before` bytes share `more` than that.
     #[inline]
-    pub fn subtract(&mut self, bytes: u64, pairs: Count) {
-        self.bins[Self::bin(bytes)].subtract(pairs);
-        let product = |pairs: u64| u128::from(bytes).wrapping_mul(u128::from(pairs));
-        self.distinct_bytes = self.distinct_bytes.wrapping_sub(product(pairs.distinct));
-        self.image_bytes = self.image_bytes.wrapping_sub(product(pairs.images));
+    pub fn raise(&mut self, before: u64, more: u64, pairs: Count) {
+        self.bins[Self::bin(before + more)].add(pairs);
+        self.bins[Self::bin(before)].subtract(pairs);
+        let product = |pairs: u64| u128::from(more).wrapping_mul(u128::from(pairs));
+        self.distinct_bytes = self.distinct_bytes.wrapping_add(product(pairs.distinct));
+        self.image_bytes = self.image_bytes.wrapping_add(product(pairs.images));
     }
 
     /// Adds another tally.
