@@ -12,6 +12,7 @@ use crate::report::replace_file;
 use crate::strings::StringTable;
 use crate::tokens::{Documents, Reading};
 use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,34 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE", default_value = "vectors.h5")]
     output: PathBuf,
 
+    #[command(flatten)]
+    given: Given,
+
+    /// Replace the file, and the checkpoint, of another run
+    #[arg(long)]
+    overwrite: bool,
+
+    /// Write the words for the TensorFlow projector: DIR/vectors.tsv and DIR/metadata.tsv
+    #[arg(long, value_name = "DIR")]
+    projector: Option<PathBuf>,
+
+    /// Write the words in word2vec's text format
+    #[arg(long, value_name = "FILE")]
+    word2vec_text: Option<PathBuf>,
+
+    /// Write the words in word2vec's binary format
+    #[arg(long, value_name = "FILE")]
+    word2vec_binary: Option<PathBuf>,
+
+    /// Wait after each epoch (for tests of restarts)
+    #[arg(long, hide = true, env = "STRATIGRAPH_EPOCH_DELAY_MS", default_value_t = 0)]
+    epoch_delay_ms: u64,
+}
+
+/// Options that change the vectors; a campaign file has them under `[embed]`.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Given {
     /// Where the options below start from
     #[arg(long, value_enum, default_value = "word2vec")]
     preset: Preset,
@@ -101,32 +130,14 @@ pub struct Args {
     /// All threads of a rank change one model without locks: other bits each time
     #[arg(long, conflicts_with = "shards")]
     lock_free: bool,
-
-    /// Replace the file, and the checkpoint, of another run
-    #[arg(long)]
-    overwrite: bool,
-
-    /// Write the words for the TensorFlow projector: DIR/vectors.tsv and DIR/metadata.tsv
-    #[arg(long, value_name = "DIR")]
-    projector: Option<PathBuf>,
-
-    /// Write the words in word2vec's text format
-    #[arg(long, value_name = "FILE")]
-    word2vec_text: Option<PathBuf>,
-
-    /// Write the words in word2vec's binary format
-    #[arg(long, value_name = "FILE")]
-    word2vec_binary: Option<PathBuf>,
-
-    /// Wait after each epoch (for tests of restarts)
-    #[arg(long, hide = true, env = "STRATIGRAPH_EPOCH_DELAY_MS", default_value_t = 0)]
-    epoch_delay_ms: u64,
 }
 
 /// Named sets of options.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 enum Preset {
     /// Skip-gram: 300 dimensions, window 15, 5 negatives, words from 50 occurrences on, 10 epochs
+    #[default]
     Word2vec,
     /// The study's TensorFlow script: 128 dimensions, window 2, 4 negatives, 4,096 words, 20 epochs
     Tensorflow,
@@ -136,7 +147,8 @@ enum Preset {
 }
 
 /// Documents to train on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 enum Train {
     /// Of every image (or Dockerfile), equal ones as often as they occur
     Images,
@@ -151,7 +163,8 @@ enum Train {
 }
 
 /// Where document vectors come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 enum Made {
     /// The mean of the vectors of their words
     Mean,
@@ -160,7 +173,20 @@ enum Made {
 }
 
 impl Args {
-    fn options(&self, ranks: usize) -> Result<Options, Error> {
+    /// As on the command line with these options and nothing else.
+    pub(super) fn new(documents: PathBuf, output: PathBuf, given: Given) -> anyhow::Result<Self> {
+        let mut args: Self = super::defaults([documents.as_os_str(), "-o".as_ref(), output.as_os_str()])?;
+        args.given = given;
+        Ok(args)
+    }
+}
+
+impl Given {
+    /// The options of a run on so many ranks.
+    ///
+    /// # Errors
+    /// [`Error::Option`].
+    pub(super) fn options(&self, ranks: usize) -> Result<Options, Error> {
         let mut o = match self.preset {
             Preset::Word2vec => Options::word2vec(),
             Preset::Tensorflow => Options::tensorflow(),
@@ -208,12 +234,12 @@ impl Args {
 pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     let world = &context.world;
     let mut steps = show::Steps::begin();
-    let options = args.options(world.size())?;
+    let options = args.given.options(world.size())?;
     let documents = Documents::load(&args.documents)?;
     let documents_id = documents.id();
     steps.mark("read");
     let settings = serde_json::to_string(&options)?;
-    let fingerprint = fingerprint(&documents_id, &settings, args.lock_free);
+    let fingerprint = fingerprint(&documents_id, &settings, args.given.lock_free);
     if is_done(args, context, &fingerprint)? {
         show::line(context, format!("{}: done before, nothing to do", args.output.display()));
         export(args, context)?;
@@ -233,7 +259,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     }
     check_memory(context, &options, &vocabulary, &documents)?;
     let plan = plan::Plan::new(&documents, &vocabulary, &copies, &options);
-    let trainer = Trainer::new(&options, &documents, &vocabulary, &plan, args.lock_free);
+    let trainer = Trainer::new(&options, &documents, &vocabulary, &plan, args.given.lock_free);
     tell(context, &options, &trainer);
     let path = checkpoint_path(&args.output);
     let fresh = trainer.begin(world);
@@ -277,7 +303,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
         settings,
         fingerprint,
         seed: options.seed,
-        lock_free: args.lock_free,
+        lock_free: args.given.lock_free,
         synthetic: documents.origin().synthetic.clone(),
     };
     write(args, context, &trainer, &state, &origin)?;
@@ -316,7 +342,7 @@ fn is_done(args: &Args, context: &Context, fingerprint: &str) -> anyhow::Result<
             if checkpoint.exists() && !of_this_run(&checkpoint, checkpoint::KIND) {
                 std::fs::remove_file(&checkpoint).with_context(|| checkpoint.display().to_string())?;
             }
-            done[0] = u64::from(of_this_run(path, vectors::KIND) && !args.lock_free);
+            done[0] = u64::from(of_this_run(path, vectors::KIND) && !args.given.lock_free);
         } else if path.exists() {
             let r = Reader::open(path, vectors::KIND, vectors::FORMAT_VERSION)?;
             if r.attribute("fingerprint")? != fingerprint {

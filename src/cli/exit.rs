@@ -74,6 +74,7 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
             tokens::Error::File(e) => code_of_cause(e),
             tokens::Error::Corpus(e) => code_of_cause(e),
             tokens::Error::Write { .. } => Some(Code::Write),
+            tokens::Error::Stopped => Some(Code::Requeue),
             _ => Some(Code::Refused),
         };
     }

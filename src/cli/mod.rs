@@ -100,7 +100,15 @@ enum Command {
 impl Command {
     /// True if SIGTERM and SIGUSR1 end the command cleanly; for all others they are the end.
     fn stops_cleanly(&self) -> bool {
-        matches!(self, Self::Embed(_) | Self::Jaccard(_) | Self::Cosine(_) | Self::Rootfs(_) | Self::Run(_))
+        matches!(
+            self,
+            Self::Tokenize(_)
+                | Self::Embed(_)
+                | Self::Jaccard(_)
+                | Self::Cosine(_)
+                | Self::Rootfs(_)
+                | Self::Run(_)
+        )
     }
 
     /// True if rank 0 alone does the work.
@@ -176,6 +184,15 @@ pub fn main() -> ExitCode {
         Command::Completions(_) | Command::Man(_) => unreachable!("handled above"),
     };
     finish(Some(&context.world), outcome)
+}
+
+/// The arguments of a command as they are with this command line and the environment.
+///
+/// # Errors
+/// If a required argument is missing or a variable of the environment is no value of its option.
+fn defaults<A: clap::Args>(line: [&std::ffi::OsStr; 3]) -> anyhow::Result<A> {
+    let command = A::augment_args(clap::Command::new("stratigraph").no_binary_name(true));
+    Ok(A::from_arg_matches(&command.try_get_matches_from(line)?)?)
 }
 
 /// Prints an error and picks the exit code. One rank's error ends the whole job: the others may

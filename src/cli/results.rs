@@ -43,7 +43,8 @@ impl Results {
     ) -> anyhow::Result<bool> {
         let mut done = [0];
         if context.world.is_root() {
-            self.remove_leftovers(directory)?;
+            let names: Vec<_> = std::iter::once(self.summary).chain(self.others.iter().copied()).collect();
+            remove_leftovers(directory, &names)?;
             let journals = directory.join(self.journal);
             if overwrite && journal::is_of_another_run(&journals, run.journal)? {
                 remove_directory(&journals)?;
@@ -100,24 +101,30 @@ impl Results {
         }
         Ok(())
     }
-
-    /// Removes what killed runs were writing: temporary files, `.NAME.PROCESS.tmp`.
-    fn remove_leftovers(&self, directory: &Path) -> anyhow::Result<()> {
-        let names = || std::iter::once(&self.summary).chain(self.others);
-        for entry in std::fs::read_dir(directory).with_context(|| directory.display().to_string())? {
-            let entry = entry.with_context(|| directory.display().to_string())?;
-            let found = entry.file_name();
-            let found = found.to_string_lossy();
-            let inner = found.strip_prefix('.').and_then(|f| f.strip_suffix(".tmp"));
-            if inner.and_then(|f| f.rsplit_once('.')).is_some_and(|(name, _)| names().any(|n| *n == name)) {
-                remove_file(&entry.path())?;
-            }
-        }
-        Ok(())
-    }
 }
 
-fn remove_file(path: &Path) -> anyhow::Result<()> {
+/// Removes what killed runs were writing under these names: temporary files, `.NAME.PROCESS.tmp`.
+///
+/// # Errors
+/// If the directory cannot be read or a file not removed; names it.
+pub fn remove_leftovers(directory: &Path, names: &[&str]) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(directory).with_context(|| directory.display().to_string())? {
+        let entry = entry.with_context(|| directory.display().to_string())?;
+        let found = entry.file_name();
+        let found = found.to_string_lossy();
+        let inner = found.strip_prefix('.').and_then(|f| f.strip_suffix(".tmp"));
+        if inner.and_then(|f| f.rsplit_once('.')).is_some_and(|(name, _)| names.contains(&name)) {
+            remove_file(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file, if it is there.
+///
+/// # Errors
+/// If it cannot be removed; names it.
+pub fn remove_file(path: &Path) -> anyhow::Result<()> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != NotFound => Err(e).with_context(|| path.display().to_string()),
         _ => Ok(()),

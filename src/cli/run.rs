@@ -1,29 +1,33 @@
 //! `stratigraph run`: the whole chain from one campaign file.
 
 mod campaign;
+mod record;
 
 use super::claim::Claim;
-use super::jaccard::{self, Ended};
-use super::{Code, Context, choice, import, reduce, show, stats};
+use super::{Code, Context, cosine, embed, import, jaccard, reduce, show, stats, tokenize};
+use crate::corpus;
+use crate::h5::Reader;
 use crate::pairs::Error;
-use crate::{corpus, report};
-use anyhow::Context as _;
-use campaign::{Campaign, source_state};
+use crate::tokens::{self, Scheme};
+use campaign::Campaign;
 use std::path::{Path, PathBuf};
 
-/// Run a campaign: import, statistics, comparison of all pairs, summary
+/// Run a campaign: import, statistics, documents, vectors, all pairs, summary
 ///
 /// The campaign file says what to do (see configs/README.md). Stages whose results are there and
 /// whose inputs did not change are not run again, so a campaign that was stopped goes on with the
 /// same command. A results directory belongs to one campaign: another source or other options are
 /// refused unless --overwrite is given.
+///
+/// The run can be killed at any moment: the same command goes on with the tile, or the epoch, that
+/// was not finished. SIGTERM and SIGUSR1 end it cleanly (exit code 75).
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// The campaign (TOML)
     #[arg(value_name = "CONFIG")]
     config: PathBuf,
 
-    /// Take this source instead of the campaign's: a crawl, or a corpus file (.h5)
+    /// Take this source instead of the campaign's: a crawl, a corpus file (.h5), or Dockerfiles
     #[arg(long, value_name = "SOURCE")]
     source: Option<PathBuf>,
 
@@ -38,85 +42,179 @@ pub struct Args {
     /// Replace the results of another campaign in the output directory
     #[arg(long)]
     overwrite: bool,
-
-    /// Wait after each tile (for tests of restarts)
-    #[arg(long, hide = true, env = "STRATIGRAPH_TILE_DELAY_MS", default_value_t = 0)]
-    tile_delay_ms: u64,
 }
 
-/// What identifies the campaign in its results directory.
-const RECORD: &str = "run.json";
+/// Names of the files in a campaign's directory, besides those of the comparisons of all pairs.
+mod files {
+    pub const CORPUS: &str = "corpus.h5";
+    pub const STATS: &str = "stats.json";
+    pub const DOCUMENTS: &str = "documents.h5";
+    pub const TOKENS: &str = "tokens.json";
+    pub const VECTORS: &str = "vectors.h5";
+}
+
+/// A campaign on its way.
+struct Run<'a> {
+    args: &'a Args,
+    context: &'a Context,
+    campaign: Campaign,
+    source: PathBuf,
+    out: PathBuf,
+    /// Nothing of it has been done so far.
+    fresh: bool,
+    steps: show::Steps,
+    /// That of the import or the documents, if a part of the source is lost.
+    code: Code,
+}
+
+/// Whether the next stage may begin; the same on all ranks.
+#[derive(PartialEq, Eq)]
+enum Next {
+    GoOn,
+    Stopped,
+}
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
-    let campaign = Campaign::read(&args.config)?;
-    let source = args.source.clone().unwrap_or_else(|| campaign.source.clone());
+    let mut campaign = Campaign::read(&args.config)?;
+    if let Some(source) = &args.source {
+        campaign.source.clone_from(source);
+    }
+    campaign.check(&args.config)?;
+    let source = campaign.source.clone();
     let out = args.out.clone().unwrap_or_else(|| campaign.output.clone());
-    let mut steps = show::Steps::begin();
     show::line(context, format!("campaign {}: {} -> {}", campaign.name, source.display(), out.display()));
-
-    let is_corpus = source.extension().is_some_and(|e| e == "h5") || corpus::is_published_table(&source);
-    let corpus_file = if is_corpus { source.clone() } else { out.join("corpus.h5") };
+    let steps = show::Steps::begin();
     let _claim = Claim::take(context, &out)?;
-    let fresh = begin(args, context, &campaign, &source, &out)?;
-    let mut code = Code::Done;
-    if !is_corpus {
-        heading(context, "import");
-        if decide(context, || Ok(!fresh && corpus_file.exists()))? {
-            show::line(context, format!("{}: up to date", corpus_file.display()));
-        } else {
-            code = import::run(&import::Args::new(source, corpus_file.clone()), context)?;
+    let fresh = decide(context, || record::begin(&campaign, &source, &out, args.overwrite))?;
+    let mut run = Run { args, context, campaign, source, out, fresh, steps, code: Code::Done };
+    for stage in run.stages() {
+        if stage(&mut run)? == Next::Stopped || context.stop.anywhere(&context.world) {
+            show::line(context, Error::Stopped);
+            return Ok(Code::Requeue);
         }
-        steps.mark("import");
-    }
-    if context.stop.anywhere(&context.world) {
-        return stopped(context);
-    }
-    if campaign.stats.is_some() {
-        heading(context, "statistics");
-        let json = out.join("stats.json");
-        if decide(context, || stats_are_of(&json, &corpus_file))? {
-            show::line(context, format!("{}: up to date", json.display()));
-        } else {
-            stats::count(&stats::Args { corpus: corpus_file.clone(), json: Some(json) }, context)?;
-        }
-        steps.mark("stats");
-    }
-    if context.stop.anywhere(&context.world) {
-        return stopped(context);
-    }
-    if let Some(options) = &campaign.jaccard {
-        heading(context, "similarity of all pairs");
-        let arguments = jaccard::Args {
-            corpus: corpus_file,
-            output: out.clone(),
-            choice: choice::Choice { subset: options.subset.clone(), kind: options.table },
-            top_k: options.top_k,
-            min: (options.min > 0.0).then_some(options.min),
-            edges: options.edges.clone(),
-            matrix: options.matrix,
-            ignore_empty_layers: options.ignore_empty_layers,
-            memory: args.memory,
-            tile_rows: options.tile_rows,
-            overwrite: false,
-            plan: false,
-            tile_delay_ms: args.tile_delay_ms,
-        };
-        if let Ended::Stopped = jaccard::compare(&arguments, context)? {
-            return stopped(context);
-        }
-        steps.mark("jaccard");
     }
     heading(context, "summary");
-    reduce::run(&reduce::Args { directory: out }, context)?;
-    steps.mark("reduce");
-    show::line(context, format!("\n{}", steps.table()));
-    Ok(code)
+    reduce::run(&reduce::Args { directory: run.out }, context)?;
+    run.steps.mark("reduce");
+    show::line(context, format!("\n{}", run.steps.table()));
+    Ok(run.code)
 }
 
-fn stopped(context: &Context) -> anyhow::Result<Code> {
-    show::line(context, Error::Stopped);
-    Ok(Code::Requeue)
+type Stage<R> = fn(&mut R) -> anyhow::Result<Next>;
+
+impl Run<'_> {
+    /// What the campaign asks for, in order.
+    fn stages(&self) -> Vec<Stage<Self>> {
+        let Campaign { stats, tokenize, embed, cosine, jaccard, .. } = &self.campaign;
+        let all: [(bool, Stage<Self>); 6] = [
+            (self.imports(), Self::import),
+            (stats.is_some(), Self::stats),
+            (tokenize.is_some(), Self::tokenize),
+            (embed.is_some(), Self::embed),
+            (cosine.is_some(), Self::cosine),
+            (jaccard.is_some(), Self::jaccard),
+        ];
+        all.into_iter().filter(|(wanted, _)| *wanted).map(|(_, stage)| stage).collect()
+    }
+
+    fn imports(&self) -> bool {
+        !self.campaign.is_of_dockerfiles() && !campaign::is_corpus(&self.source)
+    }
+
+    /// The source itself if it is a corpus file or a published table.
+    fn corpus(&self) -> PathBuf {
+        if self.imports() { self.path(files::CORPUS) } else { self.source.clone() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.out.join(name)
+    }
+
+    /// Rank 0 looks whether a result is there and still right; if so it is said.
+    fn is_up_to_date(
+        &self,
+        result: &Path,
+        ask: impl FnOnce() -> anyhow::Result<bool>,
+    ) -> anyhow::Result<bool> {
+        let is = decide(self.context, ask)?;
+        if is {
+            show::line(self.context, format!("{}: up to date", result.display()));
+        }
+        Ok(is)
+    }
+
+    fn import(&mut self) -> anyhow::Result<Next> {
+        heading(self.context, "import");
+        let corpus = self.corpus();
+        if !self.is_up_to_date(&corpus, || Ok(!self.fresh && corpus.exists()))? {
+            self.code = import::run(&import::Args::new(self.source.clone(), corpus), self.context)?;
+        }
+        self.steps.mark("import");
+        Ok(Next::GoOn)
+    }
+
+    fn stats(&mut self) -> anyhow::Result<Next> {
+        heading(self.context, "statistics");
+        let (corpus, json) = (self.corpus(), self.path(files::STATS));
+        if !self.is_up_to_date(&json, || stats_are_of(&json, &corpus))? {
+            stats::count(&stats::Args { corpus, json: Some(json) }, self.context)?;
+        }
+        self.steps.mark("stats");
+        Ok(Next::GoOn)
+    }
+
+    fn tokenize(&mut self) -> anyhow::Result<Next> {
+        heading(self.context, "documents");
+        let Some(wanted) = self.campaign.tokenize else { return Ok(Next::GoOn) };
+        let (documents, json) = (self.path(files::DOCUMENTS), self.path(files::TOKENS));
+        let scheme = wanted.scheme;
+        let source = self.corpus();
+        let known = || {
+            // The record says whether Dockerfiles have changed.
+            let id = if self.campaign.is_of_dockerfiles() { None } else { Some(corpus_id(&source)?) };
+            Ok(!self.fresh && documents_are_of(&documents, &json, scheme, id.as_deref()))
+        };
+        if !self.is_up_to_date(&documents, known)? {
+            let args = tokenize::Args::new(&source, &documents, scheme, json.clone())?;
+            match tokenize::make(&args, self.context)? {
+                tokenize::Ended::Stopped => return Ok(Next::Stopped),
+                tokenize::Ended::Done { code, .. } if code != Code::Done => self.code = code,
+                tokenize::Ended::Done { .. } => (),
+            }
+        }
+        self.steps.mark("tokenize");
+        Ok(Next::GoOn)
+    }
+
+    fn embed(&mut self) -> anyhow::Result<Next> {
+        heading(self.context, "vectors");
+        let Some(given) = self.campaign.embed.clone() else { return Ok(Next::GoOn) };
+        let args = embed::Args::new(self.path(files::DOCUMENTS), self.path(files::VECTORS), given)?;
+        let ended = embed::run(&args, self.context)?;
+        self.steps.mark("embed");
+        Ok(if ended == Code::Requeue { Next::Stopped } else { Next::GoOn })
+    }
+
+    fn cosine(&mut self) -> anyhow::Result<Next> {
+        heading(self.context, "similarity of all documents");
+        let Some(options) = &self.campaign.cosine else { return Ok(Next::GoOn) };
+        let mut args = options.arguments(&self.path(files::VECTORS), &self.out)?;
+        args.memory = self.args.memory;
+        let ended = cosine::compare(&args, self.context)?;
+        self.steps.mark("cosine");
+        Ok(if let cosine::Ended::Stopped = ended { Next::Stopped } else { Next::GoOn })
+    }
+
+    fn jaccard(&mut self) -> anyhow::Result<Next> {
+        heading(self.context, "similarity of all images");
+        let Some(options) = &self.campaign.jaccard else { return Ok(Next::GoOn) };
+        let mut args = options.arguments(&self.corpus(), &self.out)?;
+        args.memory = self.args.memory;
+        let ended = jaccard::compare(&args, self.context)?;
+        self.steps.mark("jaccard");
+        Ok(if let jaccard::Ended::Stopped = ended { Next::Stopped } else { Next::GoOn })
+    }
 }
 
 fn heading(context: &Context, name: &str) {
@@ -133,95 +231,33 @@ fn decide(context: &Context, ask: impl FnOnce() -> anyhow::Result<bool>) -> anyh
     Ok(answer[0] == 1)
 }
 
-/// Checks that the directory is this campaign's and records that it is. True if the source has to
-/// be read.
-fn begin(
-    args: &Args,
-    context: &Context,
-    campaign: &Campaign,
-    source: &Path,
-    out: &Path,
-) -> anyhow::Result<bool> {
-    decide(context, || {
-        let record = serde_json::json!({
-            "kind": "stratigraph campaign",
-            "name": campaign.name,
-            "program_version": env!("CARGO_PKG_VERSION"),
-            "source": source,
-            "source_state": source_state(source)?,
-            "stats": campaign.stats.is_some(),
-            "jaccard": campaign.jaccard,
-        });
-        std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-        let path = out.join(RECORD);
-        let known = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice::<serde_json::Value>(&bytes).ok(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                // Results of single commands are as good as a campaign's: not to be mixed.
-                let foreign = ["corpus.h5", "stats.json", "jaccard.json", "journal"];
-                let old = foreign.map(|name| out.join(name));
-                let found = old.iter().any(|old| old.exists() && !is_same(old, source));
-                found.then_some(serde_json::Value::Null)
-            }
-            Err(e) => return Err(e).with_context(|| path.display().to_string()),
-        };
-        match known {
-            Some(known) if known == record => return Ok(false),
-            Some(known) if !args.overwrite => {
-                return Err(Error::Refused(format!(
-                    "{}: holds other results ({}); choose another --out, or give --overwrite",
-                    out.display(),
-                    difference(&known, &record),
-                ))
-                .into());
-            }
-            _ => (),
-        }
-        // The record goes first and comes last: between, the directory is nobody's.
-        let old =
-            [RECORD, "summary.json", "summary.txt", "stats.json", "corpus.h5"].map(|name| out.join(name));
-        for old in old.iter().filter(|old| !is_same(old, source)) {
-            match std::fs::remove_file(old) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(e).with_context(|| old.display().to_string());
-                }
-                _ => (),
-            }
-        }
-        jaccard::FILES.remove(out)?;
-        report::write_json(&path, &record)?;
-        Ok(true)
-    })
-}
-
 fn is_same(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// What the user changed, in a word.
-fn difference(known: &serde_json::Value, record: &serde_json::Value) -> &'static str {
-    if known.is_null() {
-        return "of single commands";
-    }
-    let names = [
-        ("name", "its name differs"),
-        ("program_version", "made by another version"),
-        ("source", "its source differs"),
-        ("source_state", "the source has changed since"),
-        ("stats", "[stats] differs"),
-        ("jaccard", "[jaccard] differs"),
-    ];
-    names.iter().find(|(n, _)| known.get(n) != record.get(n)).map_or("of another version", |n| n.1)
+/// The id of a corpus file or of a published table.
+fn corpus_id(path: &Path) -> anyhow::Result<String> {
+    Ok(if corpus::is_published_table(path) {
+        corpus::PublishedTable::read(path)?.id
+    } else {
+        corpus::Corpus::load_images(path)?.1
+    })
 }
 
 /// True if these statistics are of this very corpus, made by this version.
 fn stats_are_of(json: &Path, corpus_file: &Path) -> anyhow::Result<bool> {
     let Ok(text) = std::fs::read(json) else { return Ok(false) };
     let Ok(stats) = serde_json::from_slice::<crate::stats::Stats>(&text) else { return Ok(false) };
-    let id = if corpus::is_published_table(corpus_file) {
-        corpus::PublishedTable::read(corpus_file)?.id
-    } else {
-        corpus::Corpus::load_images(corpus_file)?.1
-    };
-    Ok(stats.program_version == env!("CARGO_PKG_VERSION") && stats.corpus_id == id)
+    Ok(stats.program_version == env!("CARGO_PKG_VERSION") && stats.corpus_id == corpus_id(corpus_file)?)
+}
+
+/// True if both files are of these documents, made by this version; of this corpus, if it has an id.
+fn documents_are_of(documents: &Path, json: &Path, scheme: Scheme, corpus_id: Option<&str>) -> bool {
+    let Ok(text) = std::fs::read(json) else { return false };
+    let Ok(found) = serde_json::from_slice::<tokens::Summary>(&text) else { return false };
+    let id = Reader::open_any(documents).and_then(|r| r.attribute("documents_id"));
+    found.program_version == env!("CARGO_PKG_VERSION")
+        && found.scheme == scheme
+        && corpus_id.is_none_or(|id| id == found.source_id)
+        && id.is_ok_and(|id| id == found.documents_id)
 }

@@ -1,11 +1,12 @@
 //! `stratigraph tokenize`.
 
-use super::show::{self, Steps};
-use super::{Code, Context, import};
+use super::show::{self, Progress, Steps};
+use super::{Code, Context, defaults, import};
 use crate::corpus::Corpus;
 use crate::report::{dockerfile_shares_text, history_shares_text, replace_file, write_json};
 use crate::tokens::{
-    Commands, Corpora, Dockerfiles, Documents, Error, Reading, Scheme, Summary, Told, load_histories,
+    Commands, Corpora, Dockerfiles, Documents, Error, Odd, Reading, Scheme, Summary, Told, Watch,
+    load_histories,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ use std::path::{Path, PathBuf};
 ///
 /// From a directory or archive (.tar, .tar.gz, .tar.zst): each file whose name begins with
 /// `Dockerfile` is a document.
+///
+/// SIGTERM and SIGUSR1 end it with nothing written (exit code 75); it takes seconds and starts anew.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// A corpus file (.h5, from `stratigraph import` or `synth`), or Dockerfiles
@@ -42,6 +45,10 @@ pub struct Args {
     /// Write the counts and shares as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+
+    /// Wait before each piece of work (for tests of signals)
+    #[arg(long, hide = true, env = "STRATIGRAPH_PIECE_DELAY_MS", default_value_t = 0)]
+    pub piece_delay_ms: u64,
 }
 
 /// What the document of a layer is.
@@ -63,45 +70,164 @@ impl From<HistoryScheme> for Scheme {
     }
 }
 
-/// Runs the command.
-pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
-    let mut steps = Steps::begin();
-    let mut code = Code::Done;
-    if args.source.extension().is_some_and(|e| e == "h5") {
-        histories(args, context, &mut steps)?;
-    } else {
-        code = dockerfiles(args, context, &mut steps)?;
+impl Args {
+    /// As on the command line with these files and nothing else.
+    pub(super) fn new(source: &Path, output: &Path, scheme: Scheme, json: PathBuf) -> anyhow::Result<Self> {
+        let mut args: Self = defaults([source.as_os_str(), "-o".as_ref(), output.as_os_str()])?;
+        args.scheme = match scheme {
+            Scheme::PerLayer => HistoryScheme::PerLayer,
+            Scheme::Cumulative | Scheme::Dockerfiles => HistoryScheme::Cumulative,
+        };
+        args.json = Some(json);
+        Ok(args)
     }
-    if context.world.is_root() {
-        show::line(context, steps.summary());
-    }
-    // All ranks end with the same code.
-    let mut shared = [code as u64];
-    context.world.max_u64(&mut shared);
-    Ok(if shared[0] == Code::Done as u64 { Code::Done } else { Code::DoneWithLosses })
 }
 
-fn dockerfiles(args: &Args, context: &Context, steps: &mut Steps) -> anyhow::Result<Code> {
-    let Some(files) = Dockerfiles::read(&args.source, &context.world)? else { return Ok(Code::Done) };
-    steps.mark("read");
-    let documents = files.documents();
-    steps.mark("documents");
-    documents.save(&args.output)?;
-    steps.mark("write");
-    let shares = files.shares();
-    if let Some(directory) = &args.text {
-        write_documents(&documents, directory)?;
-        write_json(&directory.join("dockerfile-counts.json"), &ordered(&files.from_counts()))?;
-        write_text(&directory.join("scientific-dockerfile-image-index.txt"), |file| {
-            let mut out = std::io::BufWriter::new(file);
-            documents.sources().iter().try_for_each(|name| writeln!(out, "{name}"))?;
-            out.flush()
-        })?;
-        steps.mark("text");
+/// How a run ended.
+pub enum Ended {
+    /// All is written; rank 0 knows what the documents tell.
+    Done {
+        /// [`Code::DoneWithLosses`] if a part of the source could not be read; the same on all ranks.
+        code: Code,
+        /// On rank 0.
+        told: Option<Told>,
+    },
+    /// A signal came; nothing is written.
+    Stopped,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
+    match make(args, context)? {
+        Ended::Stopped => {
+            show::line(context, Error::Stopped);
+            Ok(Code::Requeue)
+        }
+        Ended::Done { code, told } => {
+            match told {
+                Some(Told::Histories(shares)) => show::line(context, history_shares_text(&shares)),
+                Some(Told::Dockerfiles(shares)) => show::line(context, dockerfile_shares_text(&shares)),
+                None => (),
+            }
+            Ok(code)
+        }
     }
-    outcome(args, context, &documents, Told::Dockerfiles(Box::new(shares.clone())))?;
-    show::line(context, dockerfile_shares_text(&shares));
-    let odd = &shares.odd;
+}
+
+/// Makes the documents and writes them. Collective.
+pub fn make(args: &Args, context: &Context) -> anyhow::Result<Ended> {
+    let world = &context.world;
+    let mut steps = Steps::begin();
+    let made = {
+        let progress = Progress::begin(context, "tokenize", 0, "bytes");
+        let watch = Watch {
+            stop: context.stop.flag(),
+            progress: &|done, total| {
+                progress.set_total(total);
+                progress.set(done);
+            },
+            pause: std::time::Duration::from_millis(args.piece_delay_ms),
+        };
+        if args.source.extension().is_some_and(|e| e == "h5") {
+            read_histories(args, context, &watch, &mut steps)
+        } else {
+            read_dockerfiles(args, context, &watch, &mut steps)
+        }
+    };
+    let made = match made {
+        Err(e) if matches!(e.downcast_ref(), Some(Error::Stopped)) => return Ok(Ended::Stopped),
+        made => made?,
+    };
+    let mut code = Code::Done;
+    let mut told = None;
+    if let Some(source) = made {
+        // The other ranks have nothing left to do and sleep in the barrier below.
+        let threads = world.threads_of_node(rayon::current_num_threads());
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+        (code, told) = write(args, context, &pool, source, &mut steps)?;
+        show::line(context, steps.summary());
+    }
+    world.barrier();
+    // All ranks end with the same code.
+    let mut shared = [code as u64];
+    world.max_u64(&mut shared);
+    let code = if shared[0] == Code::Done as u64 { Code::Done } else { Code::DoneWithLosses };
+    Ok(Ended::Done { code, told })
+}
+
+/// What was read, on rank 0.
+enum Source {
+    Histories { corpus: Box<Corpus>, commands: Commands, documents: Documents },
+    Dockerfiles(Box<Dockerfiles>),
+}
+
+fn read_histories(
+    args: &Args,
+    context: &Context,
+    watch: &Watch<'_>,
+    steps: &mut Steps,
+) -> anyhow::Result<Option<Source>> {
+    let (corpus, id) = load_histories(&args.source)?;
+    steps.mark("read");
+    let Some(commands) = Commands::of(&corpus, &context.world, watch)? else { return Ok(None) };
+    let tokens = steps.mark("tokens");
+    let documents = commands.documents(&corpus, &id, args.scheme.into());
+    let work = tokens + steps.mark("documents");
+    let milliseconds = work.as_secs_f64() * 1e3;
+    show::line(context, format!("compute: {milliseconds:.1} ms (histories in memory to counted documents)"));
+    Ok(Some(Source::Histories { corpus: Box::new(corpus), commands, documents }))
+}
+
+fn read_dockerfiles(
+    args: &Args,
+    context: &Context,
+    watch: &Watch<'_>,
+    steps: &mut Steps,
+) -> anyhow::Result<Option<Source>> {
+    let files = Dockerfiles::read(&args.source, &context.world, watch)?;
+    steps.mark("read");
+    Ok(files.map(|files| Source::Dockerfiles(Box::new(files))))
+}
+
+fn write(
+    args: &Args,
+    context: &Context,
+    pool: &rayon::ThreadPool,
+    source: Source,
+    steps: &mut Steps,
+) -> anyhow::Result<(Code, Option<Told>)> {
+    match source {
+        Source::Histories { corpus, commands, documents } => {
+            documents.save(&args.output)?;
+            steps.mark("write");
+            let told = Told::Histories(Box::new(pool.install(|| commands.shares(&corpus))));
+            steps.mark("shares");
+            if let Some(directory) = &args.text {
+                pool.install(|| write_histories(&documents, &corpus, directory))?;
+                steps.mark("text");
+            }
+            outcome(args, context, &documents, told.clone())?;
+            Ok((Code::Done, Some(told)))
+        }
+        Source::Dockerfiles(files) => {
+            let (documents, shares) = (files.documents(), files.shares());
+            steps.mark("documents");
+            documents.save(&args.output)?;
+            steps.mark("write");
+            if let Some(directory) = &args.text {
+                pool.install(|| write_dockerfiles(&documents, &files, directory))?;
+                steps.mark("text");
+            }
+            let code = tell_odd(args, context, &shares.odd);
+            let told = Told::Dockerfiles(Box::new(shares));
+            outcome(args, context, &documents, told.clone())?;
+            Ok((code, Some(told)))
+        }
+    }
+}
+
+/// Prints what was odd in Dockerfiles.
+fn tell_odd(args: &Args, context: &Context, odd: &Odd) -> Code {
     for (what, n, examples) in [
         ("files of another name", odd.other_files, &odd.other_examples),
         ("paths that occur again (the last counts)", odd.repeated_files, &odd.repeated_examples),
@@ -116,7 +242,17 @@ fn dockerfiles(args: &Args, context: &Context, steps: &mut Steps) -> anyhow::Res
     if let Some(place) = &odd.broken_archive {
         eprintln!("stratigraph: {}: the archive is broken {}", args.source.display(), import::visible(place));
     }
-    Ok(if odd.any_loss() { Code::DoneWithLosses } else { Code::Done })
+    if odd.any_loss() { Code::DoneWithLosses } else { Code::Done }
+}
+
+fn write_dockerfiles(documents: &Documents, files: &Dockerfiles, directory: &Path) -> anyhow::Result<()> {
+    write_documents(documents, directory)?;
+    write_json(&directory.join("dockerfile-counts.json"), &ordered(&files.from_counts()))?;
+    write_text(&directory.join("scientific-dockerfile-image-index.txt"), |file| {
+        let mut out = std::io::BufWriter::new(file);
+        documents.sources().iter().try_for_each(|name| writeln!(out, "{name}"))?;
+        out.flush()
+    })
 }
 
 /// JSON objects that keep the order of the counts, as the study's file does.
@@ -124,26 +260,6 @@ fn ordered(counts: &BTreeMap<String, Vec<(String, u64)>>) -> serde_json::Map<Str
     let object =
         |images: &Vec<(String, u64)>| images.iter().map(|(name, n)| (name.clone(), (*n).into())).collect();
     counts.iter().map(|(group, images)| (group.clone(), serde_json::Value::Object(object(images)))).collect()
-}
-
-fn histories(args: &Args, context: &Context, steps: &mut Steps) -> anyhow::Result<()> {
-    let (corpus, id) = load_histories(&args.source)?;
-    steps.mark("read");
-    let Some(commands) = Commands::of(&corpus, &context.world) else { return Ok(()) };
-    steps.mark("tokens");
-    let documents = commands.documents(&corpus, &id, args.scheme.into());
-    steps.mark("documents");
-    documents.save(&args.output)?;
-    steps.mark("write");
-    let shares = commands.shares(&corpus);
-    steps.mark("shares");
-    if let Some(directory) = &args.text {
-        write_histories(&documents, &corpus, directory)?;
-        steps.mark("text");
-    }
-    outcome(args, context, &documents, Told::Histories(Box::new(shares.clone())))?;
-    show::line(context, history_shares_text(&shares));
-    Ok(())
 }
 
 /// Prints what the documents are and writes the JSON.

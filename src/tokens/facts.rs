@@ -43,6 +43,24 @@ impl Facts {
     /// A USER instruction.
     pub const USER: Self = Self(1 << 14);
 
+    /// The facts that a token, or a text, tells by what it contains.
+    pub fn contained(text: &str) -> Self {
+        let mut facts = Self::default();
+        for (needle, fact) in [
+            ("apt", Self::APT),
+            ("get", Self::GET),
+            ("install", Self::INSTALL),
+            ("rm", Self::CLEANED),
+            ("clean", Self::CLEANED),
+            ("autoremove", Self::AUTOREMOVE),
+        ] {
+            if text.contains(needle) {
+                facts = facts.and(fact);
+            }
+        }
+        facts
+    }
+
     /// True if all of `facts` hold.
     pub fn has(self, facts: Self) -> bool {
         self.0 & facts.0 == facts.0
@@ -112,24 +130,6 @@ impl Word {
     }
 }
 
-/// The facts that a token tells by what it contains.
-fn contained(token: &str) -> Facts {
-    let mut facts = Facts::default();
-    for (needle, fact) in [
-        ("apt", Facts::APT),
-        ("get", Facts::GET),
-        ("install", Facts::INSTALL),
-        ("rm", Facts::CLEANED),
-        ("clean", Facts::CLEANED),
-        ("autoremove", Facts::AUTOREMOVE),
-    ] {
-        if token.contains(needle) {
-            facts = facts.and(fact);
-        }
-    }
-    facts
-}
-
 /// Looks at texts whose tokens are interned; each distinct token is looked at once.
 #[derive(Debug, Default)]
 pub struct Scanner {
@@ -142,10 +142,11 @@ impl Scanner {
         self.learn_table(vocabulary.table());
     }
 
-    fn learn_table(&mut self, table: &StringTable) {
+    /// Learns the tokens that are new in a table.
+    pub fn learn_table(&mut self, table: &StringTable) {
         for id in self.words.len()..table.len() {
             let token = table.get(id as u32);
-            self.words.push((Word::of(token), contained(token)));
+            self.words.push((Word::of(token), Facts::contained(token)));
         }
     }
 

@@ -6,51 +6,60 @@
 
 use super::facts::{Facts, Scanner};
 use super::rules::Rules;
-use super::shard::{Rows, RowsBuilder, join, pack, unpack};
+use super::shard::{Rows, RowsBuilder, join};
 use super::shares::{Apt, HistoryShares, Spread, StudyApt};
-use super::{Builder, Documents, Error, Origin, Scheme, Texts};
+use super::{Builder, Documents, Error, Origin, Scheme, Texts, Watch};
 use crate::corpus::{Configs, Corpus};
 use crate::strings::NONE;
 use crate::world::World;
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The distinct commands of a corpus, tokenised.
+/// The distinct commands of a corpus, tokenised: one row for each command.
 #[derive(Debug)]
 pub struct Commands {
-    /// One row for each command.
     rows: Rows,
-    /// Facts of each command.
-    facts: Vec<u32>,
-    /// Facts of each command by the rules of the study's first version.
-    first_version: Vec<u32>,
 }
 
 /// Commands of one piece of work.
-const PIECE: usize = 2048;
+const PIECE: usize = 1024;
 
 impl Commands {
     /// Tokenises the commands of a corpus on all ranks; they come out on rank 0. Collective.
-    pub fn of(corpus: &Corpus, world: &World) -> Option<Self> {
-        let n = corpus.commands.len();
-        let mine = share(corpus.commands.offsets(), world.rank(), world.size());
+    ///
+    /// # Errors
+    /// [`Error::Stopped`], on all ranks, if a signal reached one of them.
+    pub fn of(corpus: &Corpus, world: &World, watch: &Watch<'_>) -> Result<Option<Self>, Error> {
+        let offsets = corpus.commands.offsets();
+        let mine = share(offsets, world.rank(), world.size());
+        let bytes = |commands: &Range<usize>| offsets[commands.end] - offsets[commands.start];
+        let (all, done) = (bytes(&mine), AtomicU64::new(0));
         let heartbeat = world.heartbeat();
         let starts: Vec<usize> = mine.clone().step_by(PIECE).collect();
-        let pieces: Vec<Piece> = starts
+        let pieces: Option<Vec<Rows>> = starts
             .into_par_iter()
             .with_max_len(1)
             .map(|start| {
+                watch.pause();
+                if watch.is_stopped() {
+                    return None;
+                }
+                let commands = start..mine.end.min(start + PIECE);
+                let rows = tokens_of(corpus, commands.clone());
                 heartbeat();
-                Piece::of(corpus, start..mine.end.min(start + PIECE))
+                let done = done.fetch_add(bytes(&commands), Ordering::Relaxed) + bytes(&commands);
+                (watch.progress)(done, all);
+                Some(rows)
             })
             .collect();
-        let pieces = gather(pieces, world)?;
-        let lists: Vec<&Rows> = pieces.iter().map(|p| &p.rows).collect();
+        watch.agree(world)?;
+        let Some(pieces) = gather(pieces.ok_or(Error::Stopped)?, world) else { return Ok(None) };
+        let lists: Vec<&Rows> = pieces.iter().collect();
         let order = lists.iter().enumerate().flat_map(|(l, rows)| (0..rows.len()).map(move |row| (l, row)));
         let rows = join(&lists, order);
-        assert_eq!(rows.len(), n, "the ranks' shares are all commands");
-        let all = |of: fn(&Piece) -> &Vec<u32>| pieces.iter().flat_map(&of).copied().collect();
-        Some(Self { rows, facts: all(|p| &p.facts), first_version: all(|p| &p.first_version) })
+        assert_eq!(rows.len(), corpus.commands.len(), "the ranks' shares are all commands");
+        Ok(Some(Self { rows }))
     }
 
     /// The documents of the corpus in a scheme made of histories.
@@ -73,19 +82,29 @@ impl Commands {
 
     /// What the histories tell about good practice.
     pub fn shares(&self, corpus: &Corpus) -> HistoryShares {
+        let mut scanner = Scanner::default();
+        scanner.learn_table(&self.rows.strings);
+        let facts: Vec<(Facts, Facts)> = (0..self.rows.len())
+            .into_par_iter()
+            .map_init(String::new, |scratch, row| {
+                let first_version = contained_by_first_version(corpus.commands.get(row as u32), scratch);
+                (scanner.of_entry(self.rows.get(row)), first_version)
+            })
+            .collect();
         let mut shares = HistoryShares::default();
         let mut runs = Vec::new();
         for (config, _) in sources(corpus) {
             let mut image = Facts::default();
             let mut run_layers = 0;
             for (_, command) in entries(corpus, config) {
-                let facts = Facts(self.facts[command as usize]);
+                let (facts, first_version) = facts[command as usize];
                 image = image.and(facts);
                 run_layers += u64::from(facts.has(Facts::RUN));
-                shares.study.first_version.add(Facts(self.first_version[command as usize]));
+                shares.study.first_version.add(first_version);
                 shares.study.cumulative.add(image);
                 shares.study.per_layer.add(facts);
                 shares.layers.add(facts);
+                shares.layers_cumulative.add(image);
             }
             shares.images += 1;
             shares.images_without_user += u64::from(!image.has(Facts::USER));
@@ -141,56 +160,42 @@ fn share(offsets: &[u64], rank: usize, ranks: usize) -> Range<usize> {
     cut(rank).min(offsets.len() - 1)..cut(rank + 1).min(offsets.len() - 1)
 }
 
-/// What a thread made of a range of commands.
-#[derive(Debug, PartialEq)]
-struct Piece {
-    rows: Rows,
-    facts: Vec<u32>,
-    first_version: Vec<u32>,
+/// The tokens of a range of commands.
+fn tokens_of(corpus: &Corpus, commands: Range<usize>) -> Rows {
+    let rules = Rules::histories();
+    let (mut rows, mut scratch) = (RowsBuilder::default(), String::new());
+    for command in commands {
+        rules.each(corpus.commands.get(command as u32), &mut scratch, |t| rows.push(t));
+        rows.end();
+    }
+    rows.finish()
 }
 
-impl Piece {
-    fn of(corpus: &Corpus, commands: Range<usize>) -> Self {
-        let (rules, first_rules) = (Rules::histories(), Rules::first_version());
-        let (mut rows, mut first_rows) = (RowsBuilder::default(), RowsBuilder::default());
-        let (mut scanner, mut first_scanner) = (Scanner::default(), Scanner::default());
-        let (mut facts, mut first_version) = (Vec::new(), Vec::new());
-        let mut scratch = String::new();
-        for command in commands {
-            let text = corpus.commands.get(command as u32);
-            rules.each(text, &mut scratch, |t| rows.push(t));
-            scanner.learn(&rows.strings);
-            facts.push(scanner.of_entry(rows.current()).0);
-            rows.end();
-            first_rules.each(text, &mut scratch, |t| first_rows.push(t));
-            first_scanner.learn(&first_rows.strings);
-            first_version.push(first_scanner.contained(first_rows.current()).0);
-            first_rows.end();
-        }
-        Self { rows: rows.finish(), facts, first_version }
+/// What tokens contain by the rules of the study's first version. Tokens end where separators
+/// stand, and no word that is looked for has one in it: so the text is searched as a whole.
+fn contained_by_first_version(text: &str, scratch: &mut String) -> Facts {
+    let rules = Rules::first_version();
+    if text.is_ascii() {
+        rules.normalised(text, scratch);
+        return Facts::contained(scratch);
     }
+    let mut facts = Facts::default();
+    rules.each(text, scratch, |token| facts = facts.and(Facts::contained(token)));
+    facts
 }
 
 /// Brings the pieces of all ranks to rank 0, in the order of the commands.
-fn gather(pieces: Vec<Piece>, world: &World) -> Option<Vec<Piece>> {
+fn gather(pieces: Vec<Rows>, world: &World) -> Option<Vec<Rows>> {
     if world.size() == 1 {
         return Some(pieces);
     }
     let mut packed = Vec::new();
-    for piece in &pieces {
-        piece.rows.pack(&mut packed);
-        pack(&mut packed, &piece.facts);
-        pack(&mut packed, &piece.first_version);
-    }
+    pieces.iter().for_each(|piece| piece.pack(&mut packed));
     let mut all = Vec::new();
     for bytes in world.gather(&packed)? {
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
-            let mut piece = || {
-                let rows = Rows::unpack(&mut rest)?;
-                Some(Piece { rows, facts: unpack(&mut rest)?, first_version: unpack(&mut rest)? })
-            };
-            all.push(piece().expect("a piece arrives as it was packed"));
+            all.push(Rows::unpack(&mut rest).expect("a piece arrives as it was packed"));
         }
     }
     Some(all)

@@ -16,6 +16,7 @@ mod store;
 mod summary;
 mod text;
 mod trie;
+mod watch;
 
 pub use dockerfiles::Dockerfiles;
 pub use facts::{Facts, Scanner};
@@ -27,6 +28,7 @@ pub use shares::{
 pub use summary::{Summary, Told};
 pub use text::{Corpora, Texts};
 pub use trie::Builder;
+pub use watch::Watch;
 
 use crate::strings::{NONE, StringTable};
 use serde::{Deserialize, Serialize};
@@ -63,18 +65,22 @@ pub enum Error {
         #[source]
         error: std::io::Error,
     },
+    /// A signal asked the run to end; nothing is written.
+    #[error("stopped by a signal; start the same command again")]
+    Stopped,
     /// Reading or writing an HDF5 file failed.
     #[error(transparent)]
     File(#[from] crate::h5::Error),
 }
 
 /// What makes a document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scheme {
     /// Histories as the study reads them: the token list is never reset inside a config, so a
     /// layer document is the image's history up to that layer, and the last one is the image
     /// document.
+    #[default]
     Cumulative,
     /// Histories with the token list reset at each entry: a layer document is what made that
     /// layer (the corrected reading). There are no image documents.

@@ -20,6 +20,9 @@ enum Class {
 #[derive(Debug, Clone)]
 pub struct Rules {
     class: [Class; 128],
+    /// For ASCII: the byte in lower case, a space for what separates.
+    lower: [u8; 128],
+    deletes: bool,
     /// Drop tokens of 40 and 64 code points: commits and digests.
     drop_hashes: bool,
 }
@@ -54,7 +57,45 @@ impl Rules {
                 Class::Keep
             }
         });
-        Self { class, drop_hashes }
+        let lower = std::array::from_fn(|byte| match class[byte] {
+            Class::Separate => b' ',
+            _ => (byte as u8).to_ascii_lowercase(),
+        });
+        Self { class, lower, deletes: !deleted.is_empty(), drop_hashes }
+    }
+
+    /// Makes `out` the ASCII text in lower case, with spaces for what separates and without what is
+    /// deleted.
+    pub(super) fn normalised(&self, text: &str, out: &mut String) {
+        let mut bytes = std::mem::take(out).into_bytes();
+        bytes.clear();
+        let lower = |b: &u8| self.lower[usize::from(*b & 127)];
+        match self.deletes {
+            false => bytes.extend(text.as_bytes().iter().map(lower)),
+            true => {
+                let kept = |b: &&u8| self.class[usize::from(**b & 127)] != Class::Delete;
+                bytes.extend(text.as_bytes().iter().filter(kept).map(lower));
+            }
+        }
+        *out = String::from_utf8(bytes).unwrap_or_default();
+    }
+
+    fn each_ascii(&self, text: &str, scratch: &mut String, mut take: impl FnMut(&str)) {
+        self.normalised(text, scratch);
+        let mut start = 0;
+        let mut give = |start: usize, end: usize| {
+            let length = end - start;
+            if length > 1 && !(self.drop_hashes && matches!(length, 40 | 64)) {
+                take(&scratch[start..end]);
+            }
+        };
+        for (at, byte) in scratch.bytes().enumerate() {
+            if byte == b' ' {
+                give(start, at);
+                start = at + 1;
+            }
+        }
+        give(start, scratch.len());
     }
 
     /// Calls `take` with each token of `text`. `scratch` is working space.
@@ -62,6 +103,9 @@ impl Rules {
     /// Case is lowered token by token. That is the same as lowering the whole text: only the
     /// capital sigma looks at its neighbours, and it does not look across white space.
     pub fn each(&self, text: &str, scratch: &mut String, mut take: impl FnMut(&str)) {
+        if text.is_ascii() {
+            return self.each_ascii(text, scratch, take);
+        }
         scratch.clear();
         let mut is_ascii = true;
         let mut rest = text;

@@ -152,8 +152,10 @@ impl Spread {
 pub struct HistoryShares {
     /// The study's question about apt.
     pub study: StudyApt,
-    /// Practices, layer by layer.
+    /// Practices, layer by layer (the corrected reading).
     pub layers: Practices,
+    /// The same where a layer counts for all that came before it (as published).
+    pub layers_cumulative: Practices,
     /// Images: configs with a history.
     pub images: u64,
     /// Of these, whose history has no USER: they run as root.

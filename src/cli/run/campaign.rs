@@ -1,8 +1,10 @@
 //! Campaign files: what `stratigraph run` reads. configs/README.md lists the keys for users.
 
-use crate::cli::choice::TableKind;
-use crate::cli::jaccard::Matrix;
-use crate::corpus::Error;
+use crate::cli::choice::{Choice, TableKind};
+use crate::cli::jaccard::{self, Matrix};
+use crate::cli::{cosine, defaults, embed};
+use crate::corpus::{Error, is_published_table};
+use crate::tokens::Scheme;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::num::NonZeroU32;
@@ -15,13 +17,19 @@ use std::path::{Path, PathBuf};
 pub struct Campaign {
     /// What the run is called.
     pub name: String,
-    /// A crawl, a corpus file or a published table.
+    /// A crawl, a corpus file or a published table; or Dockerfiles.
     pub source: PathBuf,
     /// The results directory.
     pub output: PathBuf,
     /// Statistics, if wanted.
     pub stats: Option<StatsTable>,
-    /// Similarity of all pairs, if wanted.
+    /// Documents, if wanted.
+    pub tokenize: Option<TokenizeTable>,
+    /// Their vectors, if wanted.
+    pub embed: Option<embed::Given>,
+    /// Similarity of all vectors, if wanted.
+    pub cosine: Option<CosineTable>,
+    /// Similarity of all images by their layers, if wanted.
     pub jaccard: Option<JaccardTable>,
 }
 
@@ -29,6 +37,46 @@ pub struct Campaign {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StatsTable {}
+
+/// `[tokenize]`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokenizeTable {
+    /// What a document is: `cumulative`, `per-layer` (histories of the corpus) or `dockerfiles`.
+    pub scheme: Scheme,
+}
+
+/// `[cosine]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CosineTable {
+    /// As `cosine --top-k`.
+    pub top_k: usize,
+    /// As `cosine --min`; lists no pairs if it is missing.
+    pub min: Option<f64>,
+    /// As `cosine --edges`.
+    pub edges: Vec<f64>,
+    /// As `cosine --as-published`.
+    pub as_published: bool,
+    /// As `cosine --tile-rows`.
+    pub tile_rows: Option<NonZeroU32>,
+}
+
+impl CosineTable {
+    /// As on the command line, for these vectors and this directory.
+    ///
+    /// # Errors
+    /// If a variable of the environment has no right value.
+    pub fn arguments(&self, vectors: &Path, out: &Path) -> anyhow::Result<cosine::Args> {
+        let mut args: cosine::Args = defaults([vectors.as_os_str(), "-o".as_ref(), out.as_os_str()])?;
+        args.top_k = self.top_k;
+        args.min = self.min;
+        args.edges.clone_from(&self.edges);
+        args.as_published = self.as_published;
+        args.tile_rows = self.tile_rows;
+        Ok(args)
+    }
+}
 
 /// `[jaccard]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,6 +116,24 @@ impl Default for JaccardTable {
     }
 }
 
+impl JaccardTable {
+    /// As on the command line, for this corpus and this directory.
+    ///
+    /// # Errors
+    /// If a variable of the environment has no right value.
+    pub fn arguments(&self, corpus: &Path, out: &Path) -> anyhow::Result<jaccard::Args> {
+        let mut args: jaccard::Args = defaults([corpus.as_os_str(), "-o".as_ref(), out.as_os_str()])?;
+        args.choice = Choice { subset: self.subset.clone(), kind: self.table };
+        args.top_k = self.top_k;
+        args.min = (self.min > 0.0).then_some(self.min);
+        args.edges.clone_from(&self.edges);
+        args.matrix = self.matrix;
+        args.ignore_empty_layers = self.ignore_empty_layers;
+        args.tile_rows = self.tile_rows;
+        Ok(args)
+    }
+}
+
 fn matrix<'de, D: serde::Deserializer<'de>>(key: D) -> Result<Matrix, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "matrix is true, false or \"small\"")]
@@ -93,6 +159,32 @@ impl Campaign {
         Self::parse(&text).map_err(refuse)
     }
 
+    /// True if the source holds Dockerfiles instead of images.
+    pub fn is_of_dockerfiles(&self) -> bool {
+        self.tokenize.is_some_and(|t| t.scheme == Scheme::Dockerfiles)
+    }
+
+    /// Checks that the tables fit each other and the source. `path` is that of the campaign.
+    ///
+    /// # Errors
+    /// [`Error::Source`] says what does not fit.
+    pub fn check(&self, path: &Path) -> Result<(), Error> {
+        let mistake = if self.embed.is_some() && self.tokenize.is_none() {
+            "[embed] needs the documents of [tokenize]"
+        } else if self.cosine.is_some() && self.embed.is_none() {
+            "[cosine] needs the vectors of [embed]"
+        } else if self.is_of_dockerfiles() && (self.stats.is_some() || self.jaccard.is_some()) {
+            "Dockerfiles have no layers to count: leave [stats] and [jaccard] out"
+        } else if self.is_of_dockerfiles() && is_corpus(&self.source) {
+            "[tokenize] is of Dockerfiles, the source is a corpus file: give a directory or an archive"
+        } else if self.tokenize.is_some() && is_published_table(&self.source) {
+            "[tokenize] needs histories, and a published table has none"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Source { path: path.to_owned(), reason: mistake.to_owned() })
+    }
+
     fn parse(text: &str) -> Result<Self, String> {
         toml::from_str(text).map_err(|e: toml::de::Error| {
             let at = e.span().map_or(0, |span| span.start);
@@ -100,6 +192,11 @@ impl Campaign {
             format!("line {line}: {}", e.message().replace('\n', " "))
         })
     }
+}
+
+/// True if the source needs no import.
+pub fn is_corpus(source: &Path) -> bool {
+    source.extension().is_some_and(|e| e == "h5") || is_published_table(source)
 }
 
 /// Sha256 over names, sizes and times of change of the source's files: whether it changed, without
@@ -152,9 +249,36 @@ mod tests {
     }
 
     #[test]
+    fn tables_that_do_not_fit() {
+        let check = |tables: &str, source: &str| {
+            let text = format!("name = 'a'\nsource = '{source}'\noutput = 'c'\n{tables}");
+            let campaign = Campaign::parse(&text).unwrap();
+            campaign.check(Path::new("x.toml")).map_err(|e| e.to_string())
+        };
+        let all = "[stats]\n[tokenize]\n[embed]\ndims = 8\n[cosine]\nmin = 0.9\n[jaccard]\n";
+        assert_eq!(check(all, "crawl"), Ok(()));
+        assert_eq!(check("[tokenize]\nscheme = 'dockerfiles'\n[embed]\n", "files.tar"), Ok(()));
+        for (tables, source, reason) in [
+            ("[embed]\n", "b", "[embed] needs"),
+            ("[tokenize]\n[cosine]\n", "b", "[cosine] needs"),
+            ("[stats]\n[tokenize]\nscheme = 'dockerfiles'\n", "b", "leave [stats] and [jaccard] out"),
+            ("[tokenize]\nscheme = 'dockerfiles'\n", "b.h5", "the source is a corpus file"),
+            ("[tokenize]\n", "full_uri_subset.csv", "needs histories"),
+        ] {
+            let error = check(tables, source).unwrap_err();
+            assert!(error.contains("x.toml") && error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_told_with_their_line() {
         for (text, reason) in [
             ("name = 'a'\nsource = 'b'\noutput = 'c'\n[jaccard]\ntopk = 3\n", "line 5: unknown field `topk`"),
+            ("name = 'a'\nsource = 'b'\noutput = 'c'\n[embed]\ndim = 3\n", "line 5: unknown field `dim`"),
+            (
+                "name = 'a'\nsource = 'b'\noutput = 'c'\n[tokenize]\nscheme = 'x'\n",
+                "line 5: unknown variant `x`",
+            ),
             ("name = 'a'\nsource = 'b'\n", "missing field `output`"),
             (
                 "name = 'a'\nsource = 'b'\noutput = 'c'\n[jaccard]\nmatrix = 'huge'\n",

@@ -11,7 +11,7 @@ use super::facts::{Facts, Scanner};
 use super::rules::{Rules, is_python_space};
 use super::shard::{Rows, RowsBuilder, join, pack, unpack};
 use super::shares::{DockerfileShares, FromGroup, Odd, Practices, Spread};
-use super::{Builder, Documents, Error, Origin, Scheme};
+use super::{Builder, Documents, Error, Origin, Scheme, Watch};
 use crate::world::World;
 use bytemuck::{Pod, Zeroable};
 use instructions::{Base, base_of, each_instruction};
@@ -164,8 +164,9 @@ impl Dockerfiles {
     /// Reads a directory or archive on all ranks; they come out on rank 0. Collective.
     ///
     /// # Errors
-    /// [`Error::Source`] if it cannot be read or holds no Dockerfile.
-    pub fn read(source: &Path, world: &World) -> Result<Option<Self>, Error> {
+    /// [`Error::Source`] if it cannot be read or holds no Dockerfile; [`Error::Stopped`], on all
+    /// ranks, if a signal reached one of them.
+    pub fn read(source: &Path, world: &World, watch: &Watch<'_>) -> Result<Option<Self>, Error> {
         let (mut shards, mut batch, mut bytes) = (Vec::new(), Vec::new(), 0);
         let work = |batch: &mut Vec<Found>, shards: &mut Vec<Shard>| {
             let size = batch.len().div_ceil(4 * rayon::current_num_threads()).max(1);
@@ -173,7 +174,7 @@ impl Dockerfiles {
             batch.clear();
             world.progress();
         };
-        let around = read::read(source, world, &mut |found| {
+        let around = read::read(source, world, watch, &mut |found| {
             bytes += found.content.as_ref().map_or(0, Vec::len) + found.path.len();
             batch.push(found);
             if bytes > BATCH_BYTES {
@@ -181,7 +182,9 @@ impl Dockerfiles {
                 bytes = 0;
             }
         })?;
+        watch.agree(world)?;
         work(&mut batch, &mut shards);
+        watch.agree(world)?;
         let Some(shards) = gather(shards, world) else { return Ok(None) };
         let all = Self::joined(&shards, around, source);
         if all.names.is_empty() {

@@ -3,7 +3,7 @@
 //! A Dockerfile is a file whose name begins with `Dockerfile`, as the study looks for them. Its
 //! path starts after the component `dockerfiles`, if there is one.
 
-use super::super::Error;
+use super::super::{Error, Watch};
 use crate::world::World;
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -43,14 +43,20 @@ fn is_dockerfile(path: &[u8]) -> bool {
     path.rsplit(|b| *b == b'/').next().is_some_and(|name| name.starts_with(b"Dockerfile"))
 }
 
-/// Hands out the Dockerfiles of this rank, in no particular order. Collective.
-pub(super) fn read(source: &Path, world: &World, take: &mut dyn FnMut(Found)) -> Result<Around, Error> {
+/// Hands out the Dockerfiles of this rank, in no particular order; ends early if the run is stopped.
+/// Collective.
+pub(super) fn read(
+    source: &Path,
+    world: &World,
+    watch: &Watch<'_>,
+    take: &mut dyn FnMut(Found),
+) -> Result<Around, Error> {
     let unreadable = |e| refuse(source, format!("cannot be read ({e}); give a directory or a tar archive"));
     let mut around = Around::default();
     if std::fs::metadata(source).map_err(unreadable)?.is_dir() {
-        read_directory(source, world, &mut around, take)?;
+        read_directory(source, world, watch, &mut around, take)?;
     } else {
-        read_archive(source, world, &mut around, take)?;
+        read_archive(source, world, watch, &mut around, take)?;
     }
     Ok(around)
 }
@@ -67,6 +73,7 @@ impl Around {
 fn read_directory(
     source: &Path,
     world: &World,
+    watch: &Watch<'_>,
     around: &mut Around,
     take: &mut dyn FnMut(Found),
 ) -> Result<(), Error> {
@@ -82,7 +89,15 @@ fn read_directory(
     }
     world.broadcast(&mut listing);
     let mut ordinal = 0;
+    let mut listed = 0;
     for path in listing.split(|b| *b == 0).filter(|path| !path.is_empty()) {
+        watch.pause();
+        if watch.is_stopped() {
+            break;
+        }
+        // Files say nothing of their sizes yet; their names stand for them.
+        listed += path.len() as u64 + 1;
+        (watch.progress)(listed, listing.len() as u64 + 1);
         if !is_dockerfile(path) {
             around.note_other(path);
             continue;
@@ -116,15 +131,19 @@ fn walk(directory: &Path, below: &mut Vec<u8>, paths: &mut Vec<Vec<u8>>) -> std:
 }
 
 /// Hashes what is read through it.
-struct Hashed<R> {
+struct Hashed<'p, R> {
     inner: R,
     sha256: Sha256,
+    bytes: u64,
+    progress: &'p dyn Fn(u64),
 }
 
-impl<R: Read> Read for Hashed<R> {
+impl<R: Read> Read for Hashed<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let n = self.inner.read(buffer)?;
         self.sha256.update(&buffer[..n]);
+        self.bytes += n as u64;
+        (self.progress)(self.bytes);
         Ok(n)
     }
 }
@@ -148,6 +167,7 @@ impl<R: Read> Read for Ending<'_, R> {
 fn read_archive(
     source: &Path,
     world: &World,
+    watch: &Watch<'_>,
     around: &mut Around,
     take: &mut dyn FnMut(Found),
 ) -> Result<(), Error> {
@@ -155,7 +175,9 @@ fn read_archive(
     let mut head = Vec::new();
     File::open(source).and_then(|f| f.take(4).read_to_end(&mut head)).map_err(unreadable)?;
     let file = File::open(source).map_err(unreadable)?;
-    let mut hashed = Hashed { inner: file, sha256: Sha256::new() };
+    let size = file.metadata().map_err(unreadable)?.len();
+    let progress = |bytes| (watch.progress)(bytes, size);
+    let mut hashed = Hashed { inner: file, sha256: Sha256::new(), bytes: 0, progress: &progress };
     let (mut members, mut last) = (0, "the beginning".to_owned());
     let mut read = || -> std::io::Result<()> {
         let raw = BufReader::with_capacity(1 << 20, &mut hashed);
@@ -172,6 +194,10 @@ fn read_archive(
         let ended = std::cell::Cell::new(false);
         let mut archive = tar::Archive::new(Ending { inner: unpacked, ended: &ended });
         for entry in archive.entries()? {
+            watch.pause();
+            if watch.is_stopped() {
+                return Ok(());
+            }
             let mut entry = entry?;
             if entry.header().entry_type().is_dir() {
                 continue;
@@ -201,6 +227,9 @@ fn read_archive(
         std::io::copy(&mut archive.into_inner(), &mut std::io::sink()).map(|_| ())
     };
     let outcome = read();
+    if watch.is_stopped() {
+        return Ok(());
+    }
     let rest = std::io::copy(&mut hashed, &mut std::io::sink()).map(|_| ());
     if let Err(e) = outcome.and(rest) {
         if members == 0 {

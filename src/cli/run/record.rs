@@ -1,0 +1,138 @@
+//! A results directory belongs to one campaign: `run.json` says to which.
+
+use super::campaign::{Campaign, source_state};
+use super::{files, is_same};
+use crate::cli::results::{remove_file, remove_leftovers};
+use crate::cli::{cosine, jaccard};
+use crate::pairs::Error;
+use crate::report;
+use anyhow::Context as _;
+use std::path::Path;
+
+/// What identifies the campaign in its results directory.
+const RECORD: &str = "run.json";
+
+/// Files that a campaign writes into its directory, besides those of the comparisons of all pairs.
+const STAGES: [&str; 8] = [
+    RECORD,
+    "summary.json",
+    "summary.txt",
+    files::STATS,
+    files::TOKENS,
+    files::VECTORS,
+    files::DOCUMENTS,
+    files::CORPUS,
+];
+
+/// What `embed` leaves beside an unfinished vectors file.
+const CHECKPOINT: &str = "vectors.h5.checkpoint";
+
+/// Results of single commands are as good as a campaign's: not to be mixed with it.
+const FOREIGN: [&str; 10] = [
+    files::STATS,
+    files::TOKENS,
+    files::VECTORS,
+    CHECKPOINT,
+    files::DOCUMENTS,
+    files::CORPUS,
+    jaccard::FILES.summary,
+    jaccard::FILES.journal,
+    cosine::FILES.summary,
+    cosine::FILES.journal,
+];
+
+fn record_of(campaign: &Campaign, source: &Path) -> anyhow::Result<serde_json::Value> {
+    Ok(serde_json::json!({
+        "kind": "stratigraph campaign",
+        "name": campaign.name,
+        "program_version": env!("CARGO_PKG_VERSION"),
+        "source": source,
+        "source_state": source_state(source)?,
+        "stats": campaign.stats.is_some(),
+        "tokenize": campaign.tokenize,
+        "embed": campaign.embed,
+        "cosine": campaign.cosine,
+        "jaccard": campaign.jaccard,
+    }))
+}
+
+/// What a directory is to a campaign.
+enum Owner {
+    Nobody,
+    This,
+    Another(&'static str),
+}
+
+fn owner(record: &serde_json::Value, source: &Path, out: &Path) -> anyhow::Result<Owner> {
+    let path = out.join(RECORD);
+    let known = match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice::<serde_json::Value>(&bytes).ok(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let mut old = FOREIGN.iter().map(|name| out.join(name));
+            let found = old.any(|old| old.exists() && !is_same(&old, source));
+            return Ok(if found { Owner::Another("of single commands") } else { Owner::Nobody });
+        }
+        Err(e) => return Err(e).with_context(|| path.display().to_string()),
+    };
+    Ok(match known {
+        Some(known) if known == *record => Owner::This,
+        Some(known) => Owner::Another(difference(&known, record)),
+        None => Owner::Nobody,
+    })
+}
+
+/// True if the directory holds what this campaign has done so far.
+///
+/// # Errors
+/// If the source or the record cannot be read.
+pub fn is_of(campaign: &Campaign, source: &Path, out: &Path) -> anyhow::Result<bool> {
+    Ok(matches!(owner(&record_of(campaign, source)?, source, out)?, Owner::This))
+}
+
+/// Checks that the directory is this campaign's and records that it is. True if nothing of it has
+/// been done so far. For rank 0.
+///
+/// # Errors
+/// [`Error::Refused`] if it holds other results and they are not to be overwritten; else if a file
+/// cannot be read, written or removed.
+pub fn begin(campaign: &Campaign, source: &Path, out: &Path, overwrite: bool) -> anyhow::Result<bool> {
+    let record = record_of(campaign, source)?;
+    std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    remove_leftovers(out, &STAGES)?;
+    match owner(&record, source, out)? {
+        Owner::This => return Ok(false),
+        Owner::Another(difference) if !overwrite => {
+            return Err(Error::Refused(format!(
+                "{}: holds other results ({difference}); choose another --out, or give --overwrite",
+                out.display(),
+            ))
+            .into());
+        }
+        Owner::Another(_) | Owner::Nobody => (),
+    }
+    // The record goes first and comes last: between, the directory is nobody's.
+    let old = STAGES.iter().chain(&[CHECKPOINT]).map(|name| out.join(name));
+    for old in old.filter(|old| !is_same(old, source)) {
+        remove_file(&old)?;
+    }
+    jaccard::FILES.remove(out)?;
+    cosine::FILES.remove(out)?;
+    report::write_json(&out.join(RECORD), &record)?;
+    Ok(true)
+}
+
+/// What the user changed, in a word.
+fn difference(known: &serde_json::Value, record: &serde_json::Value) -> &'static str {
+    let names = [
+        ("name", "its name differs"),
+        ("program_version", "made by another version"),
+        ("source", "its source differs"),
+        ("source_state", "the source has changed since"),
+        ("stats", "[stats] differs"),
+        ("tokenize", "[tokenize] differs"),
+        ("embed", "[embed] differs"),
+        ("cosine", "[cosine] differs"),
+        ("jaccard", "[jaccard] differs"),
+    ];
+    names.iter().find(|(n, _)| known.get(n) != record.get(n)).map_or("of another version", |n| n.1)
+}
