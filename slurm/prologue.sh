@@ -101,14 +101,14 @@ finish_job() {
     if [ "$terminated" = 1 ]; then
         # Whoever ended the job also said what becomes of it: scontrol requeue puts it back
         # itself, and what was cancelled stays cancelled.
-        log "stopped; all finished tiles are kept"
+        log "stopped; all that was finished is kept"
         exit 75
     fi
     if [ "${SLURM_RESTART_COUNT:-0}" -ge "${STRATIGRAPH_MAX_RESTARTS:-50}" ]; then
         log "stopped, and not requeued: ${SLURM_RESTART_COUNT:-0} restarts are enough (STRATIGRAPH_MAX_RESTARTS)" >&2
         exit 75
     fi
-    log "stopped; all finished tiles are kept; back into the queue"
+    log "stopped; all that was finished is kept; back into the queue"
     scontrol requeue "$SLURM_JOB_ID" || exit 75
     # Slurm now ends what is left of this run, this script among it. Waiting for that keeps an
     # early exit from being taken for the end of the job.

@@ -6,7 +6,9 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
-use support::{ranks, refused, results_in, run, sample, stratigraph, succeed};
+use support::{
+    finished_bytes_of, ranks, refused, results_in, run, sample, stratigraph, succeed, terminated_when, tiles,
+};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -24,8 +26,8 @@ fn config() -> PathBuf {
 }
 
 /// When the results were written.
-fn written(out: &Path) -> [SystemTime; 3] {
-    ["corpus.h5", "stats.json", "jaccard.h5"]
+fn written(out: &Path) -> [SystemTime; 6] {
+    ["corpus.h5", "stats.json", "jaccard.h5", "documents.h5", "vectors.h5", "cosine.h5"]
         .map(|name| out.join(name).metadata().unwrap().modified().unwrap())
 }
 
@@ -38,7 +40,8 @@ fn the_sample_gives_the_reference() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let text = succeed(&mut campaign(&config(), &sample(), &out));
-    for part in ["where the time went", "import", "stats", "jaccard", "reduce"] {
+    for part in ["where the time went", "import", "stats", "tokenize", "embed", "cosine", "jaccard", "reduce"]
+    {
         assert!(text.contains(part), "{part}: {text}");
     }
     let reference = root().join("results/reference");
@@ -64,23 +67,49 @@ fn only_what_changed_is_run_again() {
     let (first, results) = (written(&out), results_in(&out));
 
     let text = succeed(&mut campaign(&config(), &source, &out));
-    assert_eq!(text.matches("up to date").count(), 2, "{text}");
-    assert!(text.contains("done before, nothing to do"), "{text}");
+    assert_eq!(text.matches("up to date").count(), 3, "{text}");
+    assert_eq!(text.matches("done before, nothing to do").count(), 3, "{text}");
     assert_eq!(written(&out), first);
 
     // One result is gone: it alone is made again.
     std::fs::remove_file(out.join("stats.json")).unwrap();
     succeed(&mut campaign(&config(), &source, &out));
     let second = written(&out);
-    assert_eq!((second[0], second[2]), (first[0], first[2]));
+    assert_eq!((second[0], &second[2..]), (first[0], &first[2..]));
     assert!(second[1] > first[1]);
     assert!(results_in(&out) == results);
+    // The same documents give the same vectors, so what is made of those is still right.
+    for (name, made) in [("tokens.json", 3), ("vectors.h5", 4)] {
+        let before = written(&out);
+        std::fs::remove_file(out.join(name)).unwrap();
+        succeed(&mut campaign(&config(), &source, &out));
+        let after = written(&out);
+        for (k, (before, after)) in before.iter().zip(&after).enumerate() {
+            assert_eq!(after > before, k == made, "{name}: file {k}");
+        }
+        assert!(results_in(&out) == results);
+    }
+    // An older file of documents beside a newer account of them, or none.
+    for spoil in [&b""[..], b"no HDF5"] {
+        std::fs::write(out.join("documents.h5"), spoil).unwrap();
+        succeed(&mut campaign(&config(), &source, &out));
+        assert!(results_in(&out) == results);
+    }
+    let second = written(&out);
 
     // Other options, another source, the source changed: never mixed in silence.
     let other = dir.path().join("other.toml");
     let text = std::fs::read_to_string(config()).unwrap();
-    std::fs::write(&other, text.replace("min = 0.5", "min = 0.75")).unwrap();
-    refused(&mut campaign(&other, &source, &out), 4, "[jaccard] differs");
+    for (from, to, reason) in [
+        ("min = 0.5", "min = 0.75", "[jaccard] differs"),
+        ("as_published = true", "as_published = false", "[cosine] differs"),
+        ("dims = 32", "dims = 31", "[embed] differs"),
+        ("scheme = \"cumulative\"", "scheme = \"per-layer\"", "[tokenize] differs"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        std::fs::write(&other, text.replace(from, to)).unwrap();
+        refused(&mut campaign(&other, &source, &out), 4, reason);
+    }
     refused(&mut campaign(&config(), &sample(), &out), 4, "its source differs");
     let file = source.join("registry/synthetic-lab-001/aligner/manifests-config-layers.json");
     let text = std::fs::read_to_string(&file).unwrap();
@@ -89,7 +118,7 @@ fn only_what_changed_is_run_again() {
     assert!(results_in(&out) == results);
     succeed(campaign(&config(), &source, &out).arg("--overwrite"));
     let third = written(&out);
-    assert!(third[0] > second[0] && third[1] > second[1] && third[2] > second[2]);
+    assert!(second.iter().zip(&third).all(|(before, after)| after > before));
 }
 
 #[test]
@@ -133,6 +162,90 @@ fn campaigns_of_nothing_and_of_one_image() {
         assert_eq!(summary["stats"]["images"], images);
         assert_eq!(summary["jaccard"]["pairs"], 0);
     }
+}
+
+#[test]
+fn a_stopped_campaign_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, alone) = (dir.path().join("out"), dir.path().join("alone"));
+    succeed(&mut campaign(&config(), &sample(), &alone));
+    let slowly = |variable: &str, delay: &str| {
+        let mut command = campaign(&config(), &sample(), &out);
+        command.env(variable, delay);
+        command
+    };
+    // In the documents, in the vectors after some epochs, and in the pairs after some tiles.
+    let journal = out.join("journal-cosine");
+    let (code, text) = terminated_when(&mut slowly("STRATIGRAPH_PIECE_DELAY_MS", "10000"), || {
+        out.join("stats.json").exists()
+    });
+    assert!(code == 75 && text.contains("start the same command again"), "{code}: {text}");
+    assert!(!out.join("documents.h5").exists());
+    let (code, text) = terminated_when(&mut slowly("STRATIGRAPH_EPOCH_DELAY_MS", "500"), || {
+        out.join("vectors.h5.checkpoint").exists()
+    });
+    assert!(code == 75 && text.contains("start the same command again"), "{code}: {text}");
+    assert!(!out.join("vectors.h5").exists());
+    let mut command = slowly("STRATIGRAPH_TILE_DELAY_MS", "500");
+    let (code, text) = terminated_when(&mut command, || finished_bytes_of(&journal) > 0);
+    assert!(code == 75 && text.contains("goes on after"), "{code}: {text}");
+    let mut several = ranks(2, 1);
+    several.arg("run").arg(config()).arg("--source").arg(sample()).arg("--out").arg(&out);
+    let text = succeed(&mut several);
+    let [all, found, computed] = tiles(text.split("== similarity of all images").next().unwrap());
+    assert!(found > 0 && computed > 0 && found + computed == all, "{text}");
+    assert!(results_in(&out) == results_in(&alone), "other bits after restarts");
+}
+
+#[test]
+fn a_plan_says_what_is_needed_and_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let planned =
+        |command: &mut Command| succeed(command.args(["--plan", "--plan-ranks", "8", "--plan-threads", "4"]));
+    let text = planned(&mut campaign(&config(), &sample(), &out));
+    for part in
+        ["plan for 8 rank(s) x 4 thread(s)", "import", "tokenize", "embed", "cosine", "jaccard", "expected"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!out.exists());
+    // Tiles and pairs are those of the run; with its vectors there, too.
+    let ran = succeed(&mut campaign(&config(), &sample(), &out));
+    let before = results_in(&out);
+    let again = planned(&mut campaign(&config(), &sample(), &out));
+    let pairs = ran.lines().find(|l| l.contains("distinct,") && l.contains("pairs,")).unwrap();
+    let pairs = pairs.split(", ").find_map(|part| part.strip_suffix(" pairs")).unwrap();
+    assert!(again.contains(&format!("{pairs} pairs of 32 values")), "{pairs}: {again}");
+    assert!(results_in(&out) == before);
+    let mut several = ranks(2, 1);
+    several.arg("run").arg(config()).arg("--source").arg(sample()).arg("--out").arg(&out).arg("--plan");
+    let (code, _, err) = run(&mut several);
+    assert!(code == 4 && err.contains("--plan is for one process"), "{code}: {err}");
+}
+
+#[test]
+fn a_campaign_of_dockerfiles() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, config, out) = (dir.path().join("files"), dir.path().join("c.toml"), dir.path().join("out"));
+    for (k, text) in ["FROM a\nRUN apt-get update\n", "FROM a\nRUN make\n", "FROM b\n"].iter().enumerate() {
+        let place = files.join(format!("rseng/lab/tool{k}"));
+        std::fs::create_dir_all(&place).unwrap();
+        std::fs::write(place.join("Dockerfile"), text).unwrap();
+    }
+    let text = "name = 'd'\nsource = 's'\noutput = 'o'\n[tokenize]\nscheme = 'dockerfiles'\n\
+                [embed]\ndims = 4\nmin_count = 1\n[cosine]\n";
+    std::fs::write(&config, text).unwrap();
+    succeed(&mut campaign(&config, &files, &out));
+    let summary = std::fs::read_to_string(out.join("summary.txt")).unwrap();
+    assert!(summary.contains("cosine of dockerfiles") && summary.contains("files without USER"), "{summary}");
+    let text = succeed(&mut campaign(&config, &files, &out));
+    assert!(text.contains("documents.h5: up to date"), "{text}");
+    std::fs::write(files.join("rseng/lab/tool0/Dockerfile"), "FROM c\nRUN ls\n").unwrap();
+    refused(&mut campaign(&config, &files, &out), 4, "the source has changed since");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}[stats]\n")).unwrap();
+    refused(&mut campaign(&config, &files, &out), 4, "leave [stats] and [jaccard] out");
 }
 
 #[test]

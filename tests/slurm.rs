@@ -9,7 +9,7 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use support::cluster::{Cluster, text_of, wait_until};
-use support::{finished_bytes, results_in, stratigraph, succeed, tiles};
+use support::{finished_bytes, finished_bytes_of, results_in, stratigraph, succeed, tiles};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_stratigraph");
 const SCRIPT: &str = "jaccard.sbatch";
@@ -105,6 +105,52 @@ fn a_killed_rank_costs_no_place_in_the_queue() {
     assert!(state == "FAILED" && ["139:0", "143:0", "137:0"].contains(&&*code), "{code} {}", cluster.log());
     let started = fs::read_to_string(cluster.path("out.1")).expect("the rank has started");
     assert_eq!(started, "started\nstarted\n");
+}
+
+#[test]
+fn a_similarity_campaign_that_is_requeued_twice_ends_with_the_results_of_one_process() {
+    let Some(cluster) = Cluster::start() else { return };
+    let (config, alone, output) = (cluster.path("c.toml"), cluster.path("alone"), cluster.path("ranks"));
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/sample");
+    let text = format!(
+        "name = 'similarity'\nsource = '{}'\noutput = 'nowhere'\n[tokenize]\n[embed]\ndims = 16\nwindow = 3\n\
+         min_count = 5\nepochs = 8\nshards = 6\n[cosine]\ntop_k = 5\nas_published = true\ntile_rows = 512\n",
+        sample.display()
+    );
+    fs::write(&config, text).expect("the campaign is written");
+    succeed(stratigraph(1).arg("run").arg(&config).arg("--out").arg(&alone));
+    let arguments = [config.as_path(), Path::new("--out"), &output];
+    let slowly = [("STRATIGRAPH_EPOCH_DELAY_MS", "1000"), ("STRATIGRAPH_TILE_DELAY_MS", "1000")];
+    let options = ["-N", "3", "-n", "6"];
+    let job = cluster.submit("similarity.sbatch", Path::new(PROGRAM), &options, &arguments, &slowly);
+    cluster.wait_in(&job, "an epoch is finished", || output.join("vectors.h5.checkpoint").exists());
+    cluster.run("scontrol", &["requeue", &job]);
+    let journal = output.join("journal-cosine");
+    cluster.wait_in(&job, "a tile is finished", || finished_bytes_of(&journal) > 0);
+    cluster.run("scontrol", &["requeue", &job]);
+    let end = cluster.end_of(&job);
+    let log = cluster.log();
+    assert_eq!(end, ("COMPLETED".into(), "0:0".into()), "{log}");
+    // Each run begins where the one before it ended.
+    let runs: Vec<&str> = log.split("on 6 task(s)").collect();
+    assert_eq!(runs.len(), 4, "{log}");
+    assert!(runs[2].contains("corpus.h5: up to date") && runs[2].contains("goes on after"), "{log}");
+    assert!(runs[3].contains("vectors.h5: done before"), "{log}");
+    let [all, found, computed] = tiles(&log);
+    assert!(found > 0 && computed > 0 && found + computed == all, "{log}");
+    let (expected, found) = (results_in(&alone), results_in(&output));
+    assert_eq!(expected.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>(), "{log}");
+    for name in ["documents.h5", "vectors.h5", "cosine.h5", "summary.json"] {
+        assert!(expected.contains_key(name), "{name} is not written: {log}");
+    }
+    for (name, bytes) in &expected {
+        assert!(bytes == &found[name], "{name} differs from the run in one process:\n{log}");
+    }
+
+    let job =
+        cluster.submit("similarity.sbatch", Path::new(PROGRAM), &["-n", "1"], &[Path::new("none.toml")], &[]);
+    assert_eq!(cluster.end_of(&job), ("FAILED".into(), "2:0".into()));
+    assert!(cluster.log().contains("usage: sbatch slurm/similarity.sbatch"), "{}", cluster.log());
 }
 
 /// The sample's pairs on six ranks of three nodes, slowly, so that there is a middle to meet it in.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::{ranks, run, shared, stratigraph, succeed};
+use support::{ranks, run, shared, stratigraph, succeed, terminated_when};
 
 fn truth(shared: &Path, name: &str) -> Value {
     let text = std::fs::read(shared.join("truth").join(name)).expect("a truth file");
@@ -88,6 +88,16 @@ fn check_histories(pack: &str, truth: &Value) {
         }
     }
 
+    // Both readings look at the same layers, and what is in a layer is in all that it ends.
+    let (layers, cumulative) = (&ours["practices"]["layers"], &ours["practices"]["layers_cumulative"]);
+    assert_eq!(layers["commands"], cumulative["commands"]);
+    for name in ["run", "apt_update", "apt_install", "apt_install_with_update", "pip_install", "add_of_url"] {
+        assert!(
+            layers[name].as_u64() <= cumulative[name].as_u64() && layers[name].as_u64() > Some(0),
+            "{name}"
+        );
+    }
+
     let ours = tokenize("per-layer");
     let corrected = &truth["corpus_variant_per_layer_HEAD_tokenizer"];
     assert_eq!(sha256(&at("text/per-layer-corpus.txt")), corrected["sha256"]);
@@ -128,6 +138,22 @@ fn documents_are_the_same_on_any_number_of_ranks_and_threads() {
     }
     let text = succeed(stratigraph(1).arg("inspect").arg(&one));
     assert!(text.contains("a `documents` file") && text.contains("layer documents"), "{text}");
+}
+
+#[test]
+fn a_signal_ends_it_cleanly() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let corpus = sample(directory.path());
+    let root = write_odd(directory.path());
+    let documents = directory.path().join("documents.h5");
+    for source in [&corpus, &root] {
+        for mut command in [stratigraph(1), ranks(2, 1)] {
+            command.arg("tokenize").arg(source).arg("-o").arg(&documents);
+            let (code, text) = terminated_when(command.env("STRATIGRAPH_PIECE_DELAY_MS", "10000"), || true);
+            assert!(code == 75 && text.contains("stopped by a signal"), "{source:?} {code}: {text}");
+            assert!(!documents.exists());
+        }
+    }
 }
 
 #[test]
@@ -301,6 +327,21 @@ fn odd_dockerfiles_are_read_and_told() {
         assert_eq!(shares["instructions"][name], n, "{name}");
     }
     assert_eq!(shares["bases"]["stage"], 2);
+
+    // Which projects of a list have one.
+    let list = at("list");
+    std::fs::write(&list, "github/u/R\n{\"uid\": \"gitlab/u/none\", \"url\": \"x\"}\n\n").unwrap();
+    let covered = |list: &Path| {
+        let mut command = stratigraph(1);
+        command.arg("tokenize").arg(&root).arg("-o").arg(at("d.h5")).arg("--json").arg(at("tokens.json"));
+        run(command.arg("--coverage").arg(list))
+    };
+    assert_eq!(covered(&list).0, 0);
+    let coverage = read_json(&at("tokens.json"))["practices"]["coverage"].take();
+    assert_eq!(coverage, serde_json::json!({"projects": 2, "with_dockerfile": 1, "not_listed": 0}));
+    std::fs::write(&list, "github/u/r\nnothing\n").unwrap();
+    let (code, _, err) = covered(&list);
+    assert!(code == 4 && err.contains("list: line 2 names no project"), "{code} {err}");
 
     // The same from an archive, on ranks, and with sha256 of its own.
     let whole = std::fs::read(at("d.h5")).unwrap();

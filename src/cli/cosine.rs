@@ -239,7 +239,11 @@ fn on_root(
     Ok(if stopped[0] > 0 { Ended::Stopped } else { Ended::Done(summary) })
 }
 
-fn options(args: &Args) -> anyhow::Result<Options> {
+/// What a run with these arguments computes.
+///
+/// # Errors
+/// If an edge or the threshold is no number, or the edges do not rise.
+pub fn options(args: &Args) -> anyhow::Result<Options> {
     let given = !args.edges.is_empty();
     let histograms =
         if given { vec![args.edges.clone()] } else { vec![Options::study_edges(), Options::fine_edges()] };

@@ -182,6 +182,11 @@ impl Args {
 }
 
 impl Given {
+    /// True if threads change one model without locks.
+    pub(super) fn is_lock_free(&self) -> bool {
+        self.lock_free
+    }
+
     /// The options of a run on so many ranks.
     ///
     /// # Errors
@@ -360,17 +365,23 @@ fn is_done(args: &Args, context: &Context, fingerprint: &str) -> anyhow::Result<
     Ok(done[0] > 0)
 }
 
+/// Bytes that one of so many ranks needs besides the documents: the model, its copies, what is sent,
+/// and the rows of documents with their unit vectors.
+pub(super) fn memory(options: &Options, words: usize, documents: usize, ranks: usize) -> u64 {
+    let row = u64::from(options.dims).next_multiple_of(16) * 4;
+    let shards = u64::from(options.shards).div_ceil(ranks as u64);
+    let model = 2 * words as u64 * row;
+    model * (3 + shards * 2) + 3 * documents as u64 * row
+}
+
 fn check_memory(
     context: &Context,
     options: &Options,
     vocabulary: &Vocabulary,
     documents: &Documents,
 ) -> anyhow::Result<()> {
-    let row = u64::from(options.dims).next_multiple_of(16) * 4;
     let shards = u64::from(options.shards).div_ceil(context.world.size() as u64);
-    let model = 2 * vocabulary.len() as u64 * row;
-    // The model, its copies, what is sent, and the rows of documents with their unit vectors.
-    let needed = model * (3 + shards * 2) + 3 * documents.len() as u64 * row;
+    let needed = memory(options, vocabulary.len(), documents.len(), context.world.size());
     let share = limits::memory() / 10 * 8 / context.world.node_size() as u64;
     if needed > share {
         return Err(Error::DoesNotFit(format!(

@@ -1,6 +1,7 @@
 //! `stratigraph run`: the whole chain from one campaign file.
 
 mod campaign;
+mod plan;
 mod record;
 
 use super::claim::Claim;
@@ -8,6 +9,7 @@ use super::{Code, Context, cosine, embed, import, jaccard, reduce, show, stats, 
 use crate::corpus;
 use crate::h5::Reader;
 use crate::pairs::Error;
+use crate::pairs::cosine::Cluster;
 use crate::tokens::{self, Scheme};
 use campaign::Campaign;
 use std::path::{Path, PathBuf};
@@ -42,6 +44,19 @@ pub struct Args {
     /// Replace the results of another campaign in the output directory
     #[arg(long)]
     overwrite: bool,
+
+    /// Say what the campaign would need and how long it would take, and stop there: nothing is
+    /// written. Reads the source, and calibrates each long stage for about a second
+    #[arg(long)]
+    plan: bool,
+
+    /// With --plan: for so many ranks [default: 1]
+    #[arg(long, value_name = "RANKS", requires = "plan")]
+    plan_ranks: Option<std::num::NonZeroUsize>,
+
+    /// With --plan: for so many threads in each rank [default: those of this command]
+    #[arg(long, value_name = "THREADS", requires = "plan")]
+    plan_threads: Option<std::num::NonZeroUsize>,
 }
 
 /// Names of the files in a campaign's directory, besides those of the comparisons of all pairs.
@@ -85,6 +100,14 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     let out = args.out.clone().unwrap_or_else(|| campaign.output.clone());
     show::line(context, format!("campaign {}: {} -> {}", campaign.name, source.display(), out.display()));
     let steps = show::Steps::begin();
+    if args.plan {
+        let cluster = Cluster {
+            ranks: args.plan_ranks.map_or(1, usize::from),
+            threads: args.plan_threads.map_or_else(rayon::current_num_threads, usize::from),
+        };
+        let run = Run { args, context, campaign, source, out, fresh: true, steps, code: Code::Done };
+        return plan::plan(&run, cluster);
+    }
     let _claim = Claim::take(context, &out)?;
     let fresh = decide(context, || record::begin(&campaign, &source, &out, args.overwrite))?;
     let mut run = Run { args, context, campaign, source, out, fresh, steps, code: Code::Done };

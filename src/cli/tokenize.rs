@@ -46,6 +46,11 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 
+    /// With Dockerfiles: say how many projects of this list have one under `rseng/` (a line for each:
+    /// HOST/OWNER/REPOSITORY, or a JSON object with such a `uid`)
+    #[arg(long, value_name = "FILE")]
+    pub coverage: Option<PathBuf>,
+
     /// Wait before each piece of work (for tests of signals)
     #[arg(long, hide = true, env = "STRATIGRAPH_PIECE_DELAY_MS", default_value_t = 0)]
     pub piece_delay_ms: u64,
@@ -129,6 +134,10 @@ pub fn make(args: &Args, context: &Context) -> anyhow::Result<Ended> {
             pause: std::time::Duration::from_millis(args.piece_delay_ms),
         };
         if args.source.extension().is_some_and(|e| e == "h5") {
+            if args.coverage.is_some() {
+                let reason = "--coverage is a question to Dockerfiles; give a directory or archive of them";
+                return Err(Error::Source { path: args.source.clone(), reason: reason.into() }.into());
+            }
             read_histories(args, context, &watch, &mut steps)
         } else {
             read_dockerfiles(args, context, &watch, &mut steps)
@@ -210,7 +219,8 @@ fn write(
             Ok((Code::Done, Some(told)))
         }
         Source::Dockerfiles(files) => {
-            let (documents, shares) = (files.documents(), files.shares());
+            let (documents, mut shares) = (files.documents(), files.shares());
+            shares.coverage = args.coverage.as_deref().map(|list| files.coverage(list)).transpose()?;
             steps.mark("documents");
             documents.save(&args.output)?;
             steps.mark("write");

@@ -130,6 +130,24 @@ impl Corpus {
         all.finalize().to_hex().to_string()
     }
 
+    /// Bytes of all arrays: about the size of the file, and of the corpus in memory.
+    pub fn bytes(&self) -> u64 {
+        let mut bytes = 0;
+        macro_rules! add_table {
+            ($name:expr, $table:expr) => {
+                bytes += $table.bytes().len() + size_of_val($table.offsets())
+            };
+        }
+        macro_rules! add_array {
+            ($name:expr, $array:expr) => {
+                bytes += size_of_val($array.as_slice())
+            };
+        }
+        each_table!(self, add_table);
+        each_array!(self, add_array);
+        bytes as u64
+    }
+
     /// Writes the corpus file. Equal corpora give equal bytes.
     ///
     /// # Errors

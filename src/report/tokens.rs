@@ -35,7 +35,8 @@ pub fn history_shares_text(shares: &HistoryShares) -> String {
     images.add_row(["histories".to_owned(), count(shares.images), String::new()]);
     images.add_row(["  without USER".to_owned(), count(shares.images_without_user), without]);
     add_spread(&mut images, "RUN layers", &shares.run_layers_per_image);
-    format!("{t}\n\n{}\n\n{images}", practices_text("layers", &shares.layers))
+    let practices = [("cumulative", &shares.layers_cumulative), ("corrected", &shares.layers)];
+    format!("{t}\n\n{}\n\n{images}", practices_text("layers", &practices))
 }
 
 fn add_spread(table: &mut comfy_table::Table, what: &str, spread: &Spread) {
@@ -58,6 +59,11 @@ pub fn dockerfile_shares_text(shares: &DockerfileShares) -> String {
     }
     row("repositories", shares.repositories, None);
     row("  of the Research Software Encyclopedia", shares.encyclopedia_repositories, None);
+    if let Some(c) = &shares.coverage {
+        row("projects of the list", c.projects, None);
+        row("  with a Dockerfile", c.with_dockerfile, Some(c.projects));
+        row("repositories with a Dockerfile that it lacks", c.not_listed, None);
+    }
     let b = &shares.bases;
     let all = b.untagged + b.latest + b.tagged + b.digest + b.variable + b.scratch + b.stage;
     row("FROM instructions", all, None);
@@ -82,27 +88,39 @@ pub fn dockerfile_shares_text(shares: &DockerfileShares) -> String {
         let top: Vec<_> = counts.top.iter().take(3).map(|(image, n)| format!("{image} {n}")).collect();
         from.add_row([group.clone(), count(counts.distinct), count(counts.total), top.join(", ")]);
     }
-    format!("{t}\n\n{}\n\n{from}", practices_text("instructions", &shares.instructions))
+    format!("{t}\n\n{}\n\n{from}", practices_text("instructions", &[("count", &shares.instructions)]))
 }
 
-/// A table of practices.
-fn practices_text(what: &str, p: &Practices) -> String {
-    let mut t = table(&[&format!("practices in {what}"), "count", "share"]);
-    for (name, n, whole) in [
-        (what, p.commands, None),
-        ("  that are RUN", p.run, Some(p.commands)),
-        ("RUN with `apt-get update`", p.apt_update, Some(p.run)),
-        ("  and no `apt-get install`", p.apt_update_alone, Some(p.apt_update)),
-        ("RUN with `apt-get install`", p.apt_install, Some(p.run)),
-        ("  and `update`", p.apt_install_with_update, Some(p.apt_install)),
-        ("  and the package lists removed", p.apt_install_lists_removed, Some(p.apt_install)),
-        ("  and `--no-install-recommends`", p.apt_install_no_recommends, Some(p.apt_install)),
-        ("RUN with `pip install`", p.pip_install, Some(p.run)),
-        ("  and `--no-cache-dir`", p.pip_install_no_cache, Some(p.pip_install)),
-        ("ADD", p.add, Some(p.commands)),
-        ("  of an address", p.add_of_url, Some(p.add)),
-    ] {
-        t.add_row([name.to_owned(), count(n), whole.map_or(String::new(), |whole| share(n, whole))]);
+/// A table of practices in one or two readings.
+fn practices_text(what: &str, readings: &[(&str, &Practices)]) -> String {
+    let title = format!("practices in {what}");
+    let mut header = vec![title.as_str()];
+    for (name, _) in readings {
+        header.extend([*name, "share"]);
+    }
+    let mut t = table(&header);
+    type Part = fn(&Practices) -> u64;
+    let rows: [(&str, Part, Option<Part>); 12] = [
+        (what, |p| p.commands, None),
+        ("  that are RUN", |p| p.run, Some(|p| p.commands)),
+        ("RUN with `apt-get update`", |p| p.apt_update, Some(|p| p.run)),
+        ("  and no `apt-get install`", |p| p.apt_update_alone, Some(|p| p.apt_update)),
+        ("RUN with `apt-get install`", |p| p.apt_install, Some(|p| p.run)),
+        ("  and `update`", |p| p.apt_install_with_update, Some(|p| p.apt_install)),
+        ("  and the package lists removed", |p| p.apt_install_lists_removed, Some(|p| p.apt_install)),
+        ("  and `--no-install-recommends`", |p| p.apt_install_no_recommends, Some(|p| p.apt_install)),
+        ("RUN with `pip install`", |p| p.pip_install, Some(|p| p.run)),
+        ("  and `--no-cache-dir`", |p| p.pip_install_no_cache, Some(|p| p.pip_install)),
+        ("ADD", |p| p.add, Some(|p| p.commands)),
+        ("  of an address", |p| p.add_of_url, Some(|p| p.add)),
+    ];
+    for (name, part, whole) in rows {
+        let mut cells = vec![name.to_owned()];
+        for (_, p) in readings {
+            cells.push(count(part(p)));
+            cells.push(whole.map_or(String::new(), |whole| share(part(p), whole(p))));
+        }
+        t.add_row(cells);
     }
     t.to_string()
 }

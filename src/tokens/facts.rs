@@ -46,17 +46,19 @@ impl Facts {
     /// The facts that a token, or a text, tells by what it contains.
     pub fn contained(text: &str) -> Self {
         let mut facts = Self::default();
-        for (needle, fact) in [
-            ("apt", Self::APT),
-            ("get", Self::GET),
-            ("install", Self::INSTALL),
-            ("rm", Self::CLEANED),
-            ("clean", Self::CLEANED),
-            ("autoremove", Self::AUTOREMOVE),
-        ] {
-            if text.contains(needle) {
-                facts = facts.and(fact);
-            }
+        let bytes = text.as_bytes();
+        for (at, first) in bytes.iter().enumerate() {
+            let rest = &bytes[at..];
+            let found = match first {
+                b'a' if rest.starts_with(b"apt") => Self::APT,
+                b'a' if rest.starts_with(b"autoremove") => Self::AUTOREMOVE,
+                b'c' if rest.starts_with(b"clean") => Self::CLEANED,
+                b'g' if rest.starts_with(b"get") => Self::GET,
+                b'i' if rest.starts_with(b"install") => Self::INSTALL,
+                b'r' if rest.starts_with(b"rm") => Self::CLEANED,
+                _ => continue,
+            };
+            facts = facts.and(found);
         }
         facts
     }

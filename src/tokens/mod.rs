@@ -23,7 +23,8 @@ pub use facts::{Facts, Scanner};
 pub use histories::{Commands, load as load_histories};
 pub use rules::Rules;
 pub use shares::{
-    Apt, Bases, DockerfileShares, FromGroup, HistoryShares, Odd, Practices, PublishedApt, Spread, StudyApt,
+    Apt, Bases, Coverage, DockerfileShares, FromGroup, HistoryShares, Odd, Practices, PublishedApt, Spread,
+    StudyApt,
 };
 pub use summary::{Summary, Told};
 pub use text::{Corpora, Texts};

@@ -276,6 +276,17 @@ impl Odd {
     }
 }
 
+/// Projects of a list, and which of them have a Dockerfile.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Projects of the list.
+    pub projects: u64,
+    /// Of these, with at least one Dockerfile.
+    pub with_dockerfile: u64,
+    /// Repositories with a Dockerfile that are not on the list.
+    pub not_listed: u64,
+}
+
 /// What Dockerfiles tell.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DockerfileShares {
@@ -287,6 +298,9 @@ pub struct DockerfileShares {
     pub repositories: u64,
     /// Of these, in `rseng/`: projects of the Research Software Encyclopedia.
     pub encyclopedia_repositories: u64,
+    /// Of a list of projects, if one was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<Coverage>,
     /// Practices, instruction by instruction.
     pub instructions: Practices,
     /// RUN instructions of a file.

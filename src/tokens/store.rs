@@ -78,6 +78,19 @@ impl Documents {
         all.finalize().iter().map(|b| format!("{b:02x}")).collect()
     }
 
+    /// Bytes of all arrays: about the size of the file.
+    pub fn bytes(&self) -> u64 {
+        let tables = [&self.vocabulary, &self.sources];
+        let mut bytes: usize = tables.iter().map(|t| t.bytes().len() + size_of_val(t.offsets())).sum();
+        macro_rules! add {
+            ($name:expr, $array:expr) => {
+                bytes += size_of_val($array.as_slice())
+            };
+        }
+        each_array!(self, add);
+        bytes as u64
+    }
+
     /// Writes the documents file. Equal documents give equal bytes.
     ///
     /// # Errors

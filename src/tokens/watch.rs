@@ -3,7 +3,7 @@
 use super::Error;
 use crate::world::World;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Who wants to hear of a run, and to end it.
 #[derive(Clone, Copy)]
@@ -22,8 +22,9 @@ impl Watch<'_> {
     }
 
     pub(super) fn pause(&self) {
-        if !self.pause.is_zero() {
-            std::thread::sleep(self.pause);
+        let until = Instant::now() + self.pause;
+        while Instant::now() < until && !self.is_stopped() {
+            std::thread::sleep(self.pause.min(Duration::from_millis(20)));
         }
     }
 

@@ -96,8 +96,13 @@ pub fn results_in(directory: &Path) -> BTreeMap<String, Vec<u8>> {
 
 /// Bytes of finished tiles in the journals of a results directory.
 pub fn finished_bytes(directory: &Path) -> u64 {
+    finished_bytes_of(&directory.join("journal"))
+}
+
+/// The same of a directory of journals.
+pub fn finished_bytes_of(journals: &Path) -> u64 {
     let header = 40; // a journal without a record
-    let journals = std::fs::read_dir(directory.join("journal")).into_iter().flatten().flatten();
+    let journals = std::fs::read_dir(journals).into_iter().flatten().flatten();
     journals.filter_map(|j| j.metadata().ok()).map(|j| j.len().saturating_sub(header)).sum()
 }
 
@@ -106,6 +111,29 @@ pub fn tiles(log: &str) -> [u64; 3] {
     let line = log.lines().rfind(|l| l.starts_with("tiles: ")).unwrap_or_else(|| panic!("no tiles: {log}"));
     let mut numbers = line.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
     [(); 3].map(|()| numbers.next().expect("three numbers"))
+}
+
+/// Starts a command, sends SIGTERM to all processes of the program once `ready` says so, and gives exit
+/// code and output. Before they catch the signal it would just kill them, so that is waited for.
+pub fn terminated_when(command: &mut Command, ready: impl Fn() -> bool) -> (i32, String) {
+    use std::process::Stdio;
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
+    let catches = |pid: &i32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let mask = status.lines().find_map(|l| l.strip_prefix("SigCgt:"));
+        mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok()).is_some_and(|m| m & (1 << 14) != 0)
+    };
+    cluster::wait_until("the program runs and catches signals", || {
+        let pids = processes_below(child.id());
+        !pids.is_empty() && pids.iter().all(catches) && ready()
+    });
+    for pid in processes_below(child.id()) {
+        // SAFETY: kill(2) reads two integers; the processes are this test's own.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+    }
+    let output = child.wait_with_output().expect("it ends");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout) + &text(&output.stderr))
 }
 
 /// Processes of the program below this one: `timeout` and `mpirun` stand between.

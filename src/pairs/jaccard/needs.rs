@@ -3,6 +3,7 @@
 use super::Prepared;
 use super::kernel::Kernel;
 use crate::pairs::{Error, Tile};
+use std::time::{Duration, Instant};
 
 /// Rows that are computed beforehand to learn how many pairs the threshold keeps.
 const SAMPLE_ROWS: u32 = 64;
@@ -84,6 +85,32 @@ impl Needs {
             limits.disk,
             "raise --min, leave out --matrix, or choose another -o",
         )
+    }
+}
+
+impl Prepared {
+    /// Expected time of all tiles with so many threads in all, from a calibration of at most about a
+    /// second on those of this process. The work of a tile is the posting entries that it visits.
+    pub fn expected(&self, threads: usize) -> Duration {
+        let kernel = Kernel::new(&self.index, self.want);
+        let steps_of =
+            |tile: &Tile| -> u64 { tile.rows.clone().map(|i| self.index.steps_of(i as usize)).sum() };
+        let tiles = self.plan.tiles();
+        let (mut seconds, mut steps, mut runs) = (0.0, 0u64, 0u32);
+        while runs < tiles && seconds < 1.0 {
+            // A step that meets all parts of the plan, whatever their number.
+            let id = (f64::from(runs) * 0.618_034).fract() * f64::from(tiles);
+            let tile = self.plan.tile(id as u32);
+            let begun = Instant::now();
+            std::hint::black_box(kernel.tile(&tile));
+            seconds += begun.elapsed().as_secs_f64();
+            steps += steps_of(&tile);
+            runs += 1;
+        }
+        let all: u64 = (0..tiles).map(|id| steps_of(&self.plan.tile(id))).sum();
+        let scale = all as f64 / steps.max(1) as f64;
+        let here = rayon::current_num_threads() as f64;
+        Duration::from_secs_f64(seconds * scale.max(1.0) * here / threads.max(1) as f64)
     }
 }
 

@@ -4,6 +4,7 @@
 //! ascending path. A file is one document ("parse_dockerfile.py" of the study); practices are
 //! looked for instruction by instruction.
 
+mod coverage;
 mod instructions;
 mod read;
 
