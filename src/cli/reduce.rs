@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 /// Sum up a run: check its results, print the tables, write summary.json and summary.txt
 ///
-/// Reads stats.json, jaccard.json and jaccard.h5 in the run's directory. Nothing is published if
-/// they are of different corpora or if counts do not sum to all pairs.
+/// Reads what there is of stats.json, tokens.json, jaccard.json and cosine.json in the run's directory,
+/// with jaccard.h5 and cosine.h5. Nothing is published if they are of different corpora or if counts
+/// do not sum to all pairs.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// The results directory of a run

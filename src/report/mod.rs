@@ -15,7 +15,9 @@ pub use format::{bytes, count, duration, table};
 pub use jaccard::jaccard_text;
 pub use published::{Columns, columns, columns_text};
 pub use stats::stats_text;
-pub use summary::{CosineFigures, JaccardFigures, Reduced, RunSummary, StatsFigures, reduce};
+pub use summary::{
+    CosineFigures, DocumentFigures, JaccardFigures, Reduced, RunSummary, StatsFigures, reduce,
+};
 pub use tokens::{dockerfile_shares_text, history_shares_text};
 
 use std::io::Write;

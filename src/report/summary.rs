@@ -4,6 +4,7 @@ use super::{
     Columns, columns, columns_text, cosine_text, dockerfile_shares_text, history_shares_text, jaccard_text,
     stats_text, write_file, write_json,
 };
+use crate::h5::Reader;
 use crate::pairs::Error;
 use crate::pairs::{cosine, jaccard::Summary};
 use crate::stats::Stats;
@@ -32,9 +33,26 @@ pub struct RunSummary {
     pub stats: Option<StatsFigures>,
     /// Main figures of `jaccard.json`.
     pub jaccard: Option<JaccardFigures>,
+    /// Main figures of `tokens.json`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents: Option<DocumentFigures>,
     /// Main figures of `cosine.json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cosine: Option<CosineFigures>,
+}
+
+/// Main figures of the documents; the practices are in `tokens.json` and `summary.txt`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)] // as in `tokens::Summary`
+pub struct DocumentFigures {
+    pub documents_id: String,
+    pub scheme: Scheme,
+    pub vocabulary: u64,
+    pub distinct_documents: u64,
+    pub layer_documents: u64,
+    pub distinct_layer_documents: u64,
+    pub image_documents: u64,
+    pub distinct_image_documents: u64,
 }
 
 /// Main figures of the comparison of all vectors.
@@ -133,6 +151,16 @@ pub fn reduce(directory: &Path) -> anyhow::Result<Reduced> {
     if ids.iter().any(|id| id != corpus_id) {
         return Err(refuse("stats.json, jaccard.json and tokens.json are of different corpora").into());
     }
+    let vectors = directory.join("vectors.h5");
+    if let (Some(tokens), Some(cosine)) = (&tokens, &cosine)
+        && vectors.exists()
+    {
+        let file = Reader::open_any(&vectors)?;
+        let ids = [file.attribute("documents_id")?, file.attribute("vectors_id")?];
+        if ids != [tokens.documents_id.as_str(), cosine.vectors_id.as_str()] {
+            return Err(refuse("tokens.json, vectors.h5 and cosine.json do not come of each other").into());
+        }
+    }
     let synthetic = stats
         .as_ref()
         .and_then(|s| s.synthetic.clone())
@@ -153,6 +181,7 @@ pub fn reduce(directory: &Path) -> anyhow::Result<Reduced> {
         inputs,
         stats: stats.as_ref().map(figures_of_stats),
         jaccard: jaccard.as_ref().map(figures_of_jaccard),
+        documents: tokens.as_ref().map(figures_of_documents),
         cosine: cosine_figures,
     };
     let told = tokens.as_ref().map(|t| match &t.practices {
@@ -207,6 +236,19 @@ fn figures_of_stats(stats: &Stats) -> StatsFigures {
         mean_layers_per_image: corrected.layers_per_image.mean,
         saved_within_repositories: corrected.sharing.saved_within_repositories,
         saved_across_repositories: corrected.sharing.saved_across_repositories,
+    }
+}
+
+fn figures_of_documents(tokens: &tokens::Summary) -> DocumentFigures {
+    DocumentFigures {
+        documents_id: tokens.documents_id.clone(),
+        scheme: tokens.scheme,
+        vocabulary: tokens.vocabulary,
+        distinct_documents: tokens.distinct_documents,
+        layer_documents: tokens.layer_documents,
+        distinct_layer_documents: tokens.distinct_layer_documents,
+        image_documents: tokens.image_documents,
+        distinct_image_documents: tokens.distinct_image_documents,
     }
 }
 
