@@ -161,6 +161,8 @@ fn campaigns_of_nothing_and_of_one_image() {
             serde_json::from_slice(&std::fs::read(out.join("summary.json")).unwrap()).unwrap();
         assert_eq!(summary["stats"]["images"], images);
         assert_eq!(summary["jaccard"]["pairs"], 0);
+        assert_eq!(summary["documents"]["vocabulary"], 0);
+        assert!(summary["cosine"].is_null());
     }
 }
 

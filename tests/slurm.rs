@@ -120,7 +120,7 @@ fn a_similarity_campaign_that_is_requeued_twice_ends_with_the_results_of_one_pro
     fs::write(&config, text).expect("the campaign is written");
     succeed(stratigraph(1).arg("run").arg(&config).arg("--out").arg(&alone));
     let arguments = [config.as_path(), Path::new("--out"), &output];
-    let slowly = [("STRATIGRAPH_EPOCH_DELAY_MS", "1000"), ("STRATIGRAPH_TILE_DELAY_MS", "1000")];
+    let slowly = [("STRATIGRAPH_EPOCH_DELAY_MS", "500"), ("STRATIGRAPH_TILE_DELAY_MS", "1000")];
     let options = ["-N", "3", "-n", "6"];
     let job = cluster.submit("similarity.sbatch", Path::new(PROGRAM), &options, &arguments, &slowly);
     cluster.wait_in(&job, "an epoch is finished", || output.join("vectors.h5.checkpoint").exists());

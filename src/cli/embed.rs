@@ -254,13 +254,8 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     let counts = count_tokens(&documents, &copies);
     let vocabulary = Vocabulary::new(documents.vocabulary(), &counts, &options);
     if vocabulary.is_empty() {
-        return Err(Error::Refused(format!(
-            "{}: no word occurs {} times or more in the documents to train on; give a smaller --min-count \
-             or another --train",
-            args.documents.display(),
-            options.min_count.max(1)
-        ))
-        .into());
+        let min_count = options.min_count.max(1);
+        return Err(Error::NoWords { documents: args.documents.clone(), min_count }.into());
     }
     check_memory(context, &options, &vocabulary, &documents)?;
     let plan = plan::Plan::new(&documents, &vocabulary, &copies, &options);

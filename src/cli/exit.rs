@@ -96,7 +96,9 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
     if let Some(e) = cause.downcast_ref::<embed::Error>() {
         return match e {
             embed::Error::DoesNotFit(_) => Some(Code::DoesNotFit),
-            embed::Error::Option { .. } | embed::Error::Refused(_) => Some(Code::Refused),
+            embed::Error::Option { .. } | embed::Error::Refused(_) | embed::Error::NoWords { .. } => {
+                Some(Code::Refused)
+            }
             embed::Error::Documents(e) => code_of_cause(e),
             embed::Error::File(e) => code_of_cause(e),
         };

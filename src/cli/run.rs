@@ -77,6 +77,8 @@ struct Run<'a> {
     out: PathBuf,
     /// Nothing of it has been done so far.
     fresh: bool,
+    /// False if the documents have no word that is frequent enough.
+    has_vectors: bool,
     steps: show::Steps,
     /// That of the import or the documents, if a part of the source is lost.
     code: Code,
@@ -105,12 +107,23 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
             ranks: args.plan_ranks.map_or(1, usize::from),
             threads: args.plan_threads.map_or_else(rayon::current_num_threads, usize::from),
         };
-        let run = Run { args, context, campaign, source, out, fresh: true, steps, code: Code::Done };
+        let run = Run {
+            args,
+            context,
+            campaign,
+            source,
+            out,
+            fresh: true,
+            has_vectors: true,
+            steps,
+            code: Code::Done,
+        };
         return plan::plan(&run, cluster);
     }
     let _claim = Claim::take(context, &out)?;
     let fresh = decide(context, || record::begin(&campaign, &source, &out, args.overwrite))?;
-    let mut run = Run { args, context, campaign, source, out, fresh, steps, code: Code::Done };
+    let mut run =
+        Run { args, context, campaign, source, out, fresh, has_vectors: true, steps, code: Code::Done };
     for stage in run.stages() {
         if stage(&mut run)? == Next::Stopped || context.stop.anywhere(&context.world) {
             show::line(context, Error::Stopped);
@@ -214,14 +227,23 @@ impl Run<'_> {
         heading(self.context, "vectors");
         let Some(given) = self.campaign.embed.clone() else { return Ok(Next::GoOn) };
         let args = embed::Args::new(self.path(files::DOCUMENTS), self.path(files::VECTORS), given)?;
-        let ended = embed::run(&args, self.context)?;
+        let ended = match embed::run(&args, self.context) {
+            // Small corpora and such without histories still have layers to compare. All ranks see it.
+            Err(e) if matches!(e.downcast_ref(), Some(crate::embed::Error::NoWords { .. })) => {
+                show::line(self.context, format!("no vectors, and no similarity of documents: {e}"));
+                self.has_vectors = false;
+                Code::Done
+            }
+            ended => ended?,
+        };
         self.steps.mark("embed");
         Ok(if ended == Code::Requeue { Next::Stopped } else { Next::GoOn })
     }
 
     fn cosine(&mut self) -> anyhow::Result<Next> {
+        let wanted = self.campaign.cosine.as_ref().filter(|_| self.has_vectors);
+        let Some(options) = wanted else { return Ok(Next::GoOn) };
         heading(self.context, "similarity of all documents");
-        let Some(options) = &self.campaign.cosine else { return Ok(Next::GoOn) };
         let mut args = options.arguments(&self.path(files::VECTORS), &self.out)?;
         args.memory = self.args.memory;
         let ended = cosine::compare(&args, self.context)?;

@@ -36,6 +36,18 @@ pub enum Error {
     /// The documents cannot be embedded with these options, or a file belongs to another run.
     #[error("{0}")]
     Refused(String),
+    /// No word is frequent enough to be trained on.
+    #[error(
+        "{}: no word occurs {min_count} times or more in the documents to train on; give a smaller min-count \
+         or train on others",
+        documents.display()
+    )]
+    NoWords {
+        /// The documents file.
+        documents: std::path::PathBuf,
+        /// Occurrences that a word needs.
+        min_count: u64,
+    },
     /// The model does not fit into the memory that a rank may use.
     #[error("{0}")]
     DoesNotFit(String),

@@ -8,7 +8,7 @@ use super::{Run, files, record};
 use crate::cli::{Code, cosine, embed, jaccard, limits, show};
 use crate::corpus::{self, Corpus};
 use crate::embed::train::Trainer;
-use crate::embed::{self as vectors, Vocabulary, count_tokens, mean, plan};
+use crate::embed::{Vocabulary, count_tokens, mean, plan};
 use crate::pairs::cosine::rows::{Groups, Rows};
 use crate::pairs::cosine::{self as measure, Cluster, Multiplicity, Prepared, Source};
 use crate::pairs::{Error, jaccard as layers};
@@ -60,7 +60,7 @@ pub fn plan(run: &Run<'_>, cluster: Cluster) -> anyhow::Result<Code> {
     };
     if let (Some(given), Some(documents)) = (&campaign.embed, &documents) {
         let trained = planner.embed(given, documents)?;
-        if let Some(options) = &campaign.cosine {
+        if let (Some(options), Some(trained)) = (&campaign.cosine, trained) {
             let args = options.arguments(&run.path(files::VECTORS), &run.out)?;
             planner.cosine(&args, documents, trained)?;
         }
@@ -159,19 +159,29 @@ impl Planner<'_, '_> {
         Ok(Some(documents))
     }
 
-    /// Trains for about a second; gives the document vectors that come of it.
-    fn embed(&mut self, given: &embed::Given, documents: &Documents) -> anyhow::Result<(mean::Means, usize)> {
+    /// Trains for about a second; gives the document vectors that come of it, and their length. None if no
+    /// word is frequent enough.
+    fn embed(
+        &mut self,
+        given: &embed::Given,
+        documents: &Documents,
+    ) -> anyhow::Result<Option<(mean::Means, usize)>> {
         let world = &self.run.context.world;
         let options = given.options(self.cluster.ranks)?;
         let copies = plan::copies(documents, options.corpus);
         let counts = count_tokens(documents, &copies);
         let vocabulary = Vocabulary::new(documents.vocabulary(), &counts, &options);
         if vocabulary.is_empty() {
-            return Err(vectors::Error::Refused(format!(
-                "no word occurs {} times or more in the documents to train on; give a smaller min_count",
-                options.min_count.max(1)
-            ))
-            .into());
+            let work = format!("no word occurs {} times or more: no vectors", options.min_count.max(1));
+            self.needs.push(Need {
+                stage: "embed",
+                work,
+                tiles: None,
+                memory: [0; 2],
+                disk: 0,
+                time: Duration::ZERO,
+            });
+            return Ok(None);
         }
         let dealt = plan::Plan::new(documents, &vocabulary, &copies, &options);
         let trainer = Trainer::new(&options, documents, &vocabulary, &dealt, given.is_lock_free());
@@ -210,7 +220,7 @@ impl Planner<'_, '_> {
         self.needs.push(Need { stage: "embed", work, tiles: None, memory: [memory; 2], disk, time });
         let mut raw = Vec::with_capacity(words * dims);
         (0..words).for_each(|row| raw.extend_from_slice(trainer.word(&state, row)));
-        Ok((mean::means(documents, &vocabulary.rows, &raw, dims), dims))
+        Ok(Some((mean::means(documents, &vocabulary.rows, &raw, dims), dims)))
     }
 
     /// Calibrates on the campaign's own vectors if they are there, else on those of the calibration.
