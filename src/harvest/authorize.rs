@@ -192,7 +192,8 @@ impl Registry {
             .map_err(|_| protocol("the token service answered with no token".into()))
     }
 
-    fn unauthorized(&self, host: &Host, what: &str, credential: Option<&Credential>) -> Error {
+    /// The refusal, told with what was sent along but not with its contents.
+    pub(super) fn unauthorized(&self, host: &Host, what: &str, credential: Option<&Credential>) -> Error {
         Error::Unauthorized {
             what: what.to_owned(),
             registry: host.registry.clone(),

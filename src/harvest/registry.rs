@@ -290,13 +290,7 @@ impl Registry {
                 }
                 StatusCode::UNAUTHORIZED => {
                     let credential = self.credentials.find(&host.registry, image.repository())?;
-                    let who = if credential.is_some() {
-                        "the credentials it was given"
-                    } else {
-                        "anonymous requests"
-                    };
-                    let registry = host.registry.clone();
-                    return Err(Error::Unauthorized { what: what.to_owned(), registry, who });
+                    return Err(self.unauthorized(&host, what, credential.as_ref()));
                 }
                 status if status.is_success() => return Ok((answer, permit)),
                 status => {
