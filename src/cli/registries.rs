@@ -51,22 +51,19 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 }
 
 impl RegistryArgs {
-    /// The registries as a source of images, for this rank's share of the limits.
+    /// How many ranks may ask registries: the first ones, one for each connection at most.
+    pub fn ranks(&self, context: &Context) -> usize {
+        self.connections.get().min(context.world.size())
+    }
+
+    /// The registries as a source of images, for this rank's share of the limits; `None` where there are
+    /// more ranks than connections and this one has none.
     ///
     /// # Errors
-    /// [`Error::Credentials`], and [`Error::Settings`] also where there are more ranks than
-    /// connections: all ranks are refused alike.
-    pub fn source(&self, context: &Context) -> Result<Registries, Error> {
+    /// [`Error::Credentials`], [`Error::Settings`].
+    pub fn source(&self, context: &Context) -> Result<Option<Registries>, Error> {
         let limits = Limits { connections: self.connections, requests_per_second: self.request_rate };
-        let (rank, ranks) = (context.world.rank(), context.world.size());
-        // The last rank has the least.
-        let fits = limits.share(ranks - 1, ranks).and_then(|_| limits.share(rank, ranks));
-        let share = fits.ok_or_else(|| {
-            let connections = self.connections;
-            Error::Settings(format!(
-                "{ranks} ranks cannot share {connections} connections to a registry; start fewer, or allow more with --connections"
-            ))
-        })?;
+        let Some(share) = limits.share(context.world.rank(), context.world.size()) else { return Ok(None) };
         let settings = Settings {
             plain_http: self.plain_http.clone(),
             certificates: self.ca.clone(),
@@ -80,6 +77,6 @@ impl RegistryArgs {
         };
         let credentials = Credentials::load(self.authfile.as_deref(), |name| std::env::var(name).ok())?;
         let client = Registry::new(settings, credentials, Arc::clone(context.stop.flag()))?;
-        Ok(Registries::new(Arc::new(client)))
+        Ok(Some(Registries::new(Arc::new(client))))
     }
 }

@@ -78,6 +78,17 @@ pub struct Args {
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().path_bytes)]
     max_path: usize,
 
+    /// Write all paths of every image (not only those of the universe) to files in this directory, one
+    /// path a line
+    #[arg(long, value_name = "DIR")]
+    paths: Option<PathBuf>,
+
+    /// Read the table of contents of eStargz and zstd:chunked layers instead of the layer. It is checked
+    /// against the manifest; the digest of the layer and its diff_id then are not. rootfs.json counts
+    /// such layers (toc_only)
+    #[arg(long)]
+    toc: bool,
+
     /// Wait after each layer (for tests of restarts)
     #[arg(long, hide = true, env = "STRATIGRAPH_LAYER_DELAY_MS", default_value_t = 0)]
     layer_delay_ms: u64,
@@ -103,7 +114,15 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     let universe = read_universe(&args.universe)?;
     let _claim = Claim::take(context, &args.output)?;
     let asks = !args.list.is_empty() || args.images.iter().any(|name| local(name).is_none());
-    let registries = asks.then(|| args.registries.source(context)).transpose()?.map(Arc::new);
+    let registries = if asks { args.registries.source(context)?.map(Arc::new) } else { None };
+    let readers = if asks { args.registries.ranks(context) } else { context.world.size() };
+    if readers < context.world.size() {
+        let idle = context.world.size() - readers;
+        show::line(
+            context,
+            format!("{readers} connections (--connections) for more ranks: {idle} of them read no layers"),
+        );
+    }
     let sources = Sources { open: Mutex::default(), registries };
     let targets = targets(args, context, &sources)?;
     let layers = args.layers.clone().unwrap_or_else(|| args.output.join("layers"));
@@ -120,8 +139,11 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
             path_bytes: args.max_path,
             ..Limits::default()
         },
+        toc: args.toc,
         output: &args.output,
         layers: &layers,
+        lists: args.paths.as_deref(),
+        readers,
         threads: rayon::current_num_threads(),
         stop: context.stop.flag(),
         pause: std::time::Duration::from_millis(args.layer_delay_ms),
@@ -149,11 +171,15 @@ fn conclude(
     show::line(
         context,
         format!(
-            "layers: {} distinct, {} read before, {} read now ({})",
+            "layers: {} distinct, {} read before, {} read now ({}){}",
             show::count(outcome.layers),
             show::count(outcome.found),
             show::count(outcome.read),
             show::bytes(outcome.bytes),
+            match outcome.toc_only {
+                0 => String::new(),
+                n => format!(", {} by their tables of contents alone", show::count(n)),
+            },
         ),
     );
     if outcome.stopped {
@@ -175,6 +201,7 @@ fn conclude(
         "max_layer": args.max_layer,
         "max_entries": args.max_entries,
         "max_path": args.max_path,
+        "toc": args.toc,
     });
     let results = Results {
         universe: Universe::from_parts(
@@ -200,6 +227,7 @@ fn conclude(
         "images_with_skipped_layers": results.images.iter().filter(skipped).count(),
         "distinct_path_sets": results.sets.len(),
         "distinct_layers": outcome.layers,
+        "toc_only": outcome.toc_only,
         "failures": outcome.failures,
     });
     // Last: a directory with this file is complete.
@@ -341,6 +369,7 @@ struct Bars {
     images: Progress,
     layers: Progress,
     paths: Progress,
+    lists: Progress,
 }
 
 impl Bars {
@@ -349,6 +378,7 @@ impl Bars {
             images: Progress::begin(context, "images", 0, "images"),
             layers: Progress::begin(context, "layers", 0, "bytes"),
             paths: Progress::begin(context, "paths", 0, "chains of layers"),
+            lists: Progress::begin(context, "lists", 0, "images"),
         }
     }
 
@@ -357,6 +387,7 @@ impl Bars {
             Round::Images => &self.images,
             Round::Layers => &self.layers,
             Round::Paths => &self.paths,
+            Round::Lists => &self.lists,
         };
         progress.set_total(total);
         progress.set(done);

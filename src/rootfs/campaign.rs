@@ -6,25 +6,27 @@
 //! the [`Store`]. A campaign that was killed goes on there, on any number of ranks, and reads no
 //! layer again that it had finished. What failed is listed and tried again by the same command.
 
-use super::fold::fold;
 use super::layer::{Limits, read_layer};
-use super::names::Names;
 use super::record::LayerRecord;
 use super::source::{self, Image, Layer, PlatformChoice, Source};
-use super::store::{self, Store, StoreWriter};
+use super::store::{self, Store, StoreWriter, Wanted};
 use super::{Digest, Universe};
 use crate::world::World;
+use journal::Journal;
 use roaring::RoaringBitmap;
 use rustc_hash::FxHashMap;
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+mod cache;
 mod deal;
+mod journal;
+mod lists;
+mod paths;
 
-use deal::deal;
+use deal::{Workers, deal};
 
 /// Where the images of a target come from, opened when first needed.
 pub type Opener<'a> = dyn Fn(&str) -> source::Result<(Arc<dyn Source>, String)> + Sync + 'a;
@@ -41,12 +43,18 @@ pub struct Campaign<'a> {
     pub platform: &'a PlatformChoice,
     /// Bounds on a layer.
     pub limits: Limits,
+    /// Read tables of contents instead of layers where there are any ([`super::toc`]).
+    pub toc: bool,
     /// Directory of the results.
     pub output: &'a Path,
     /// Directory of the layers.
     pub layers: &'a Path,
+    /// Where to write all paths of every image, if wanted.
+    pub lists: Option<&'a Path>,
     /// Layers that a rank reads at a time.
     pub threads: usize,
+    /// Ranks that read images and layers: the first ones. The others only fold.
+    pub readers: usize,
     /// Set when the run should end soon.
     pub stop: &'a AtomicBool,
     /// Waited before a layer is kept, so that tests can meet a campaign in the middle.
@@ -64,6 +72,8 @@ pub enum Round {
     Layers,
     /// Folds; counted in distinct chains of layers.
     Paths,
+    /// Lists of all paths; counted in images.
+    Lists,
 }
 
 /// Something that could not be read.
@@ -88,8 +98,11 @@ pub struct Outcome {
     pub found: u64,
     /// Layers read now.
     pub read: u64,
-    /// Stored bytes of the layers read now.
+    /// Bytes that were read for them.
     pub bytes: u64,
+    /// Layers of which only the table of contents was ever read: neither the digest of their stored
+    /// bytes nor their diff_id is checked.
+    pub toc_only: u64,
     /// What could not be read, sorted; on rank 0 only.
     pub failures: Vec<Failure>,
     /// Distinct path sets; on rank 0 only.
@@ -160,8 +173,18 @@ impl Campaign<'_> {
             return Ok(outcome);
         }
         self.paths(world, &images, &failures, &mut outcome)?;
-        stopped(&mut outcome);
+        if !stopped(&mut outcome)
+            && let Some(lists) = self.lists
+        {
+            self.write_lists(world, &images, lists)?;
+            stopped(&mut outcome);
+        }
         Ok(outcome)
+    }
+
+    /// Which records of layers will do.
+    fn wanted(&self) -> Wanted {
+        if self.toc { Wanted::Any } else { Wanted::Whole }
     }
 
     /// Every target's image, without what only the results need, or nothing if it failed.
@@ -187,7 +210,8 @@ impl Campaign<'_> {
             let (source, name) = (self.open)(target)?;
             source.image(&name, self.platform)
         };
-        deal(world, self.stop, missing.len(), self.threads, &ask, &mut |i, image| {
+        let workers = Workers { ranks: self.readers, threads: self.threads };
+        deal(world, self.stop, missing.len(), workers, &ask, &mut |i, image| {
             let target = &self.targets[missing[i]];
             match image {
                 Ok(image) => journal.append(target, self.platform, &image)?,
@@ -238,7 +262,7 @@ impl Campaign<'_> {
         if world.is_root() {
             let store = Store::open(self.layers)?;
             plan.extend_from_slice(&store.next_attempt().to_le_bytes());
-            plan.extend(distinct.iter().map(|d| u8::from(store.has(&d.layer.digest))));
+            plan.extend(distinct.iter().map(|d| u8::from(store.has(&d.layer.digest, self.wanted()))));
         }
         world.broadcast(&mut plan);
         let attempt = plan.get(..4).map_or(0, |n| u32::from_le_bytes([n[0], n[1], n[2], n[3]]));
@@ -255,31 +279,43 @@ impl Campaign<'_> {
         let total: u64 = missing.iter().map(|d| d.layer.size).sum();
         let done = AtomicU64::new(0);
         let (beat, rank) = (world.heartbeat(), world.rank());
+        let workers = Workers { ranks: self.readers, threads: self.threads };
+        let helped = workers.spare_threads(missing.len());
         let read = |i: usize| {
             let Distinct { layer, target } = missing[i];
             let image = images[*target].as_ref().ok_or("its image is not there")?;
             let (source, _) = (self.open)(&self.targets[*target]).map_err(|e| e.to_string())?;
-            let stream = source.open_layer(image, layer, 0).map_err(|e| e.to_string())?;
             let tick = |bytes: u64| {
                 let done = done.fetch_add(bytes, Ordering::Relaxed) + bytes;
                 beat();
                 (self.progress)(Round::Layers, done.min(total), total);
             };
-            let watched = Watched { reader: stream, stop: self.stop, tick };
+            let open = |part| {
+                let reader = source.open_layer(image, layer, part).map_err(|e| e.to_string())?;
+                Ok::<_, String>(Watched { reader, stop: self.stop, tick })
+            };
             tracing::debug!(rank, layer = %layer.digest, "reads");
-            let record = read_layer(watched, layer, self.universe, &identity, &self.limits);
+            if let Some(toc) = layer.toc.as_ref().filter(|_| self.toc) {
+                let open = &mut |part| Ok(Box::new(open(Some(part))?) as Box<dyn Read + Send + '_>);
+                match toc.read(open, layer, self.universe, &identity, &self.limits) {
+                    Ok(found) => return Ok(found),
+                    // Whatever is wrong with it, the layer itself can be checked.
+                    Err(e) => tracing::warn!(layer = %layer.digest, "{e}; the whole layer is read"),
+                }
+            }
+            let record = read_layer(open(None)?, layer, self.universe, &identity, &self.limits, helped);
             std::thread::sleep(self.pause);
-            record.map_err(|e| e.to_string())
+            record.map(|record| (record, layer.size)).map_err(|e| e.to_string())
         };
         let mut writer = StoreWriter::new(self.layers, world.rank(), attempt);
         let mut failures = Vec::new();
         let mut numbers = [0u64; 2];
-        deal(world, self.stop, missing.len(), self.threads, &read, &mut |i, record: Result<_, String>| {
-            match record {
-                Ok(record) => {
+        let mut keep = |i: usize, read: Result<(LayerRecord, u64), String>| {
+            match read {
+                Ok((record, bytes)) => {
                     writer.append(&record)?;
                     numbers[0] += 1;
-                    numbers[1] += record.stored_bytes;
+                    numbers[1] += bytes;
                 }
                 Err(_) if self.stop.load(Ordering::Relaxed) => (),
                 Err(reason) => failures.push(Failure {
@@ -289,117 +325,13 @@ impl Campaign<'_> {
                 }),
             }
             Ok(())
-        })?;
+        };
+        deal(world, self.stop, missing.len(), workers, &read, &mut keep)?;
         writer.close()?;
         world.sum_u64(&mut numbers);
         [outcome.read, outcome.bytes] = numbers;
         world.barrier();
         Ok(failures)
-    }
-
-    /// The path sets of all images whose layers are there.
-    fn paths(
-        &self,
-        world: &World,
-        images: &[Option<Image>],
-        failures: &[Failure],
-        outcome: &mut Outcome,
-    ) -> Result<(), Error> {
-        let store = Store::open(self.layers)?;
-        // Images of equal layers have equal paths; neighbours in this order share lower layers.
-        let mut chains: BTreeMap<Vec<Digest>, u32> = BTreeMap::new();
-        let chain_of = |image: &Image| -> Vec<Digest> {
-            image.layers.iter().filter(|l| l.unreadable.is_none()).map(|l| l.digest).collect()
-        };
-        for image in images.iter().flatten() {
-            let chain = chain_of(image);
-            if chain.iter().all(|digest| store.has(digest)) {
-                chains.insert(chain, 0);
-            }
-        }
-        chains.values_mut().zip(0..).for_each(|(number, i)| *number = i);
-        let list: Vec<&Vec<Digest>> = chains.keys().collect();
-        let identity = self.universe.identity();
-        let done = AtomicU64::new(0);
-        let cache = std::sync::Mutex::new(Cache::default());
-        let fold_chain = |i: usize| -> Result<RoaringBitmap, String> {
-            let mut cache = cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            cache.shrink();
-            let mut layers = Vec::with_capacity(list[i].len());
-            for digest in list[i] {
-                layers.push(cache.record(&store, digest, self.universe, &identity)?);
-            }
-            let folded = fold(self.universe, &layers, &mut |layer| cache.names(layer));
-            folded.map(|folded| folded.paths).map_err(|e| e.to_string())
-        };
-        let mut mine = Vec::new();
-        deal(world, self.stop, list.len(), 1, &fold_chain, &mut |i, set: Result<_, String>| {
-            let (known, bytes) = match set {
-                Ok(mut set) => {
-                    set.optimize();
-                    let mut bytes = Vec::with_capacity(set.serialized_size());
-                    set.serialize_into(&mut bytes).map_err(at(self.layers))?;
-                    (1, bytes)
-                }
-                Err(reason) => (0, reason.into_bytes()),
-            };
-            mine.extend_from_slice(&(i as u32).to_le_bytes());
-            mine.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-            mine.push(known);
-            mine.extend_from_slice(&bytes);
-            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-            (self.progress)(Round::Paths, done, list.len() as u64);
-            Ok(())
-        })?;
-        let Some(all) = world.gather(&mine) else { return Ok(()) };
-        let mut sets: Vec<Result<RoaringBitmap, String>> = vec![Err("was not folded".into()); list.len()];
-        for mut bytes in all.iter().map(Vec::as_slice) {
-            while let Some((head, rest)) = bytes.split_at_checked(9) {
-                let number =
-                    |i: usize| u32::from_le_bytes([head[i], head[i + 1], head[i + 2], head[i + 3]]) as usize;
-                let (set, rest) = rest.split_at(number(4).min(rest.len()));
-                sets[number(0)] = match head[8] {
-                    1 => RoaringBitmap::deserialize_from(set).map_err(|e| e.to_string()),
-                    _ => Err(String::from_utf8_lossy(set).into_owned()),
-                };
-                bytes = rest;
-            }
-        }
-        // Equal sets once, in the order of the images.
-        let mut ids: FxHashMap<Vec<u8>, u32> = FxHashMap::default();
-        let why: FxHashMap<&str, &Failure> =
-            failures.iter().filter(|f| f.layer.is_none()).map(|f| (f.image.as_str(), f)).collect();
-        let lost: FxHashMap<&str, &Failure> =
-            failures.iter().filter_map(|f| Some((f.layer.as_deref()?, f))).collect();
-        for (target, image) in self.targets.iter().zip(images) {
-            let Some(image) = image else {
-                let reason = why.get(target.as_str()).map_or("was not read", |f| f.reason.as_str());
-                outcome.paths.push(Err(reason.to_owned()));
-                continue;
-            };
-            let chain = chain_of(image);
-            let Some(number) = chains.get(&chain) else {
-                let reason = chain.iter().find_map(|digest| {
-                    let name = digest.to_string();
-                    lost.get(name.as_str()).map(|f| format!("layer {name}: {}", f.reason))
-                });
-                outcome.paths.push(Err(reason.unwrap_or_else(|| "a layer was not read".into())));
-                continue;
-            };
-            outcome.paths.push(match &sets[*number as usize] {
-                Err(reason) => Err(reason.clone()),
-                Ok(set) => {
-                    let mut key = Vec::new();
-                    set.serialize_into(&mut key).map_err(at(self.layers))?;
-                    let next = outcome.sets.len() as u32;
-                    Ok(*ids.entry(key).or_insert_with(|| {
-                        outcome.sets.push(set.clone());
-                        next
-                    }))
-                }
-            });
-        }
-        Ok(())
     }
 }
 
@@ -418,160 +350,5 @@ impl<R: Read, F: Fn(u64)> Read for Watched<'_, R, F> {
         let read = self.reader.read(into)?;
         (self.tick)(read as u64);
         Ok(read)
-    }
-}
-
-/// Records and names of the layers that the last images had.
-#[derive(Default)]
-struct Cache {
-    records: FxHashMap<Digest, Arc<LayerRecord>>,
-    names: FxHashMap<Digest, Arc<Names>>,
-    bytes: usize,
-}
-
-const CACHE_BYTES: usize = 16 << 20;
-
-impl Cache {
-    fn shrink(&mut self) {
-        if self.bytes > CACHE_BYTES {
-            *self = Self::default();
-        }
-    }
-
-    fn record(
-        &mut self,
-        store: &Store,
-        digest: &Digest,
-        universe: &Universe,
-        identity: &[u8; 32],
-    ) -> Result<Arc<LayerRecord>, String> {
-        if let Some(record) = self.records.get(digest) {
-            return Ok(Arc::clone(record));
-        }
-        let record = store.read(digest).map_err(|e| e.to_string())?;
-        let mut record = record.ok_or_else(|| format!("layer {digest} was not read"))?;
-        record.project(universe, identity).map_err(|e| format!("layer {digest}: {e}"))?;
-        self.bytes += record.listing.len() + record.delta.links.len() * 64 + 1024;
-        let record = Arc::new(record);
-        self.records.insert(*digest, Arc::clone(&record));
-        Ok(record)
-    }
-
-    fn names(&mut self, layer: &LayerRecord) -> std::io::Result<Arc<Names>> {
-        if let Some(names) = self.names.get(&layer.digest) {
-            return Ok(Arc::clone(names));
-        }
-        let names = Arc::new(layer.names()?);
-        self.bytes += names.memory();
-        self.names.insert(layer.digest, Arc::clone(&names));
-        Ok(names)
-    }
-}
-
-/// What was learnt of images: a line of JSON each, in a file for each rank and attempt.
-struct Journal {
-    path: PathBuf,
-    file: Option<std::fs::File>,
-}
-
-/// The images of all journals.
-pub(super) struct Known {
-    attempt: u32,
-    /// Without histories and annotations.
-    images: FxHashMap<String, Image>,
-}
-
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Line<T> {
-    target: String,
-    platform: String,
-    image: T,
-}
-
-fn platform_text(choice: &PlatformChoice) -> String {
-    let wanted: Vec<_> = choice.wanted.iter().map(ToString::to_string).collect();
-    format!("{}{}", wanted.join(","), if choice.fallback { " or any" } else { "" })
-}
-
-impl Journal {
-    fn create(directory: &Path, rank: usize, attempt: u32) -> Self {
-        let name = format!("attempt-{attempt:04}.rank-{rank:04}.jsonl");
-        Self { path: directory.join(name), file: None }
-    }
-
-    fn append(&mut self, target: &str, platform: &PlatformChoice, image: &Image) -> Result<(), Error> {
-        let line = Line { target: target.to_owned(), platform: platform_text(platform), image };
-        let mut bytes = serde_json::to_vec(&line).map_err(|e| at(&self.path)(e.into()))?;
-        bytes.push(b'\n');
-        if self.file.is_none() {
-            let file = std::fs::File::options().create_new(true).write(true).open(&self.path);
-            self.file = Some(file.map_err(at(&self.path))?);
-        }
-        self.file.as_mut().map_or(Ok(()), |file| file.write_all(&bytes)).map_err(at(&self.path))
-    }
-
-    fn close(self) -> Result<(), Error> {
-        self.file.map_or(Ok(()), |file| file.sync_all()).map_err(at(&self.path))
-    }
-
-    fn read(directory: &Path, platform: &PlatformChoice) -> Result<Known, Error> {
-        let mut known = Known { attempt: 0, images: FxHashMap::default() };
-        visit_images(directory, platform, &mut |attempt, found| {
-            known.attempt = known.attempt.max(attempt + 1);
-            if let Some((target, mut image)) = found {
-                image.history.clear();
-                image.annotations.clear();
-                image.diff_ids.clear();
-                known.images.entry(target).or_insert(image);
-            }
-        })?;
-        Ok(known)
-    }
-}
-
-/// Hands over every image of the journals, in the order of their files; `None` once for each file.
-fn visit_images(
-    directory: &Path,
-    platform: &PlatformChoice,
-    visit: &mut dyn FnMut(u32, Option<(String, Image)>),
-) -> Result<(), Error> {
-    let platform = platform_text(platform);
-    let entries = std::fs::read_dir(directory).map_err(at(directory))?;
-    let paths: std::io::Result<Vec<_>> = entries.map(|e| Ok(e?.path())).collect();
-    let mut paths = paths.map_err(at(directory))?;
-    paths.retain(|path| path.extension().is_some_and(|e| e == "jsonl"));
-    paths.sort();
-    for path in paths {
-        let attempt =
-            path.file_name().and_then(|n| n.to_str()?.strip_prefix("attempt-")?.get(..4)?.parse().ok());
-        let attempt = attempt.unwrap_or(0);
-        visit(attempt, None);
-        let file = std::io::BufReader::new(std::fs::File::open(&path).map_err(at(&path))?);
-        for line in std::io::BufRead::split(file, b'\n') {
-            // The last line may have been cut by a kill: that image is asked for again.
-            let line = line.map_err(at(&path))?;
-            let Ok(line) = serde_json::from_slice::<Line<Image>>(&line) else { continue };
-            if line.platform == platform {
-                visit(attempt, Some((line.target, line.image)));
-            }
-        }
-    }
-    Ok(())
-}
-
-impl Campaign<'_> {
-    /// All that is known of the targets' images, in the order of the targets. For rank 0, after the
-    /// run.
-    ///
-    /// # Errors
-    /// [`Error`] if a journal cannot be read.
-    pub fn known_images(&self) -> Result<Vec<Option<Image>>, Error> {
-        let mut all: FxHashMap<String, Image> = FxHashMap::default();
-        visit_images(&self.output.join("images"), self.platform, &mut |_, found| {
-            if let Some((target, image)) = found {
-                all.entry(target).or_insert(image);
-            }
-        })?;
-        Ok(self.targets.iter().map(|target| all.remove(target)).collect())
     }
 }

@@ -5,8 +5,9 @@
 //! links that lead to directories, which do not count as paths. For them the names of the layers
 //! are looked at, and only where the bitmaps leave a doubt.
 
-use super::delta::LayerDelta;
+use super::delta::{DeltaBuilder, LayerDelta};
 use super::names::{At, Names, Tree};
+use super::place::{Sink, What};
 use super::record::LayerRecord;
 use super::{PathId, Universe, paths};
 use roaring::RoaringBitmap;
@@ -38,21 +39,9 @@ pub fn fold(
     let mut links: BTreeMap<PathId, Vec<u8>> = BTreeMap::new();
     let mut tree = LazyTree { layers, tree: Tree::default(), names };
     for (i, layer) in layers.iter().enumerate() {
-        let mut delta = Cow::Borrowed(&layer.delta);
-        if i > 0 && !layer.implied.is_empty() {
-            tree.up_to(i)?;
-            let own = (tree.names)(layer)?;
-            tree.tree.push(Arc::new(own.cuts()));
-            let led_away = layer.implied.iter().any(|path| matches!(tree.tree.at(path), At::Link(_)));
-            let placed = if led_away { Some(layer.on(&mut tree.tree, universe)?) } else { None };
-            tree.tree.pop();
-            if let Some((moved, names)) = placed {
-                tree.tree.push(Arc::new(names));
-                delta = Cow::Owned(moved);
-            } else {
-                tree.tree.push(own);
-            }
-        }
+        let mut moved = DeltaBuilder::new(universe);
+        let delta =
+            if tree.place(i, &mut moved)? { Cow::Owned(moved.finish()) } else { Cow::Borrowed(&layer.delta) };
         apply(&delta, &mut set, &mut links);
     }
     let mut directory_links = RoaringBitmap::new();
@@ -66,6 +55,42 @@ pub fn fold(
         }
     }
     Ok(Folded { paths: set - &directory_links, directory_links })
+}
+
+/// All paths that count of an image, sorted by components, whatever universe its layers were read for.
+///
+/// # Errors
+/// If a layer's list of entries is damaged.
+pub fn all_paths(
+    mut layers: Vec<Arc<LayerRecord>>,
+    names: &mut dyn FnMut(&LayerRecord) -> std::io::Result<Arc<Names>>,
+) -> std::io::Result<Vec<Vec<u8>>> {
+    let mut paths = Paths::default();
+    let mut tree = LazyTree { layers: &layers, tree: Tree::default(), names };
+    for (i, layer) in layers.iter().enumerate() {
+        if !tree.place(i, &mut paths)? {
+            layer.replay(&mut paths)?;
+        }
+    }
+    let universe = Universe::new(paths.0);
+    let identity = universe.identity();
+    for layer in &mut layers {
+        Arc::make_mut(layer).project(&universe, &identity)?;
+    }
+    let folded = fold(&universe, &layers, names)?;
+    Ok(folded.paths.iter().map(|id| universe.get(id).to_vec()).collect())
+}
+
+/// Whatever is put somewhere.
+#[derive(Default)]
+struct Paths(Vec<Vec<u8>>);
+
+impl Sink for Paths {
+    fn put(&mut self, path: &[u8], what: What<'_>) {
+        if matches!(what, What::File | What::Link(_)) {
+            self.0.push(path.to_vec());
+        }
+    }
 }
 
 /// Puts a layer's delta on the paths and links below it.
@@ -112,6 +137,24 @@ struct LazyTree<'a> {
 }
 
 impl LazyTree<'_> {
+    /// Looks where the entries of layer `i` come to lie. If a link of a layer below leads some of them
+    /// elsewhere, `sink` is handed all of them, and the answer is true; else they lie as they are
+    /// written.
+    fn place(&mut self, i: usize, sink: &mut impl Sink) -> std::io::Result<bool> {
+        let layer = &self.layers[i];
+        if i == 0 || layer.implied.is_empty() {
+            return Ok(false);
+        }
+        self.up_to(i)?;
+        let own = (self.names)(layer)?;
+        self.tree.push(Arc::new(own.cuts()));
+        let led_away = layer.implied.iter().any(|path| matches!(self.tree.at(path), At::Link(_)));
+        let names = if led_away { Arc::new(layer.on(&mut self.tree, sink)?) } else { own };
+        self.tree.pop();
+        self.tree.push(names);
+        Ok(led_away)
+    }
+
     /// The tree with the lowest `depth` layers.
     fn up_to(&mut self, depth: usize) -> std::io::Result<&mut Tree> {
         while self.tree.depth() < depth {

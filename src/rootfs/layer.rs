@@ -2,19 +2,21 @@
 //!
 //! One pass and bounded memory, whatever the size: the stored bytes are hashed as they come, the
 //! archive as it is inflated, and of the archive only names are kept. Streams are read to their very
-//! end, also behind the end of the archive, for the digests cover all of it.
+//! end, also behind the end of the archive, for the digests cover all of it. With a thread to spare
+//! one inflates while the other hashes the archive and reads its headers.
 
-use super::delta::DeltaBuilder;
-use super::listing::{Entry, Kind, ListingWriter};
-use super::place::{Nothing, Placer};
-use super::record::{Counts, LayerRecord};
+use super::record::LayerRecord;
 use super::source::Layer;
 use super::tar::{self, Member, Members};
-use super::{Digest, Universe, paths};
+use super::{Digest, Universe};
 use sha2::{Digest as _, Sha256};
-use std::cell::RefCell;
-use std::io::{BufRead, BufReader, Read};
-use std::rc::Rc;
+use std::io::{BufReader, Read};
+
+pub(super) mod inflate;
+mod pipe;
+pub(super) mod recorder;
+
+use recorder::Recorder;
 
 /// What a layer may at most be. Beyond, it counts as a bomb and is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,252 +84,140 @@ pub enum Error {
     },
 }
 
-/// How the archive of a layer is packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Packing {
-    None,
-    Gzip,
-    Zstd,
-}
-
-/// Largest zstd window that is believed, as a power of two: 32 MiB. Up to level 20 none is larger.
-const ZSTD_WINDOW: u32 = 25;
 const STORED_BUFFER: usize = 1 << 16;
 const ARCHIVE_BUFFER: usize = 1 << 17;
 
 /// Counts and hashes what passes.
-struct Hashing<R> {
+pub(super) struct Hashing<R> {
     reader: R,
-    state: Rc<RefCell<State>>,
-}
-
-struct State {
     sha: Sha256,
-    bytes: u64,
     limit: u64,
+    /// Bytes so far.
+    pub(super) bytes: u64,
     error: Option<std::io::Error>,
 }
 
-impl<R: Read> Hashing<R> {
-    fn new(reader: R, limit: u64) -> (Self, Rc<RefCell<State>>) {
-        let state = Rc::new(RefCell::new(State { sha: Sha256::new(), bytes: 0, limit, error: None }));
-        (Self { reader, state: Rc::clone(&state) }, state)
+impl<R> Hashing<R> {
+    pub(super) fn new(reader: R, limit: u64) -> Self {
+        Self { reader, sha: Sha256::new(), limit, bytes: 0, error: None }
+    }
+
+    pub(super) fn digest(&self) -> Digest {
+        Digest(self.sha.clone().finalize().into())
     }
 }
 
 impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        let mut state = self.state.borrow_mut();
         let read = match self.reader.read(into) {
             Ok(read) => read,
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => return Err(e),
             Err(e) => {
                 // Who reads through a decoder gets a decoder's error; the reason is kept.
                 let again = std::io::Error::new(e.kind(), e.to_string());
-                state.error = Some(e);
+                self.error = Some(e);
                 return Err(again);
             }
         };
-        state.sha.update(&into[..read]);
-        state.bytes += read as u64;
-        if state.bytes > state.limit {
+        self.sha.update(&into[..read]);
+        self.bytes += read as u64;
+        if self.bytes > self.limit {
             return Err(std::io::Error::other("limit"));
         }
         Ok(read)
     }
 }
 
-impl State {
-    fn digest(&self) -> Digest {
-        Digest(self.sha.clone().finalize().into())
-    }
-}
-
-/// Reads a layer from its stored bytes. `each` sees every entry, too.
+/// Reads a layer from its stored bytes, with a second thread if `helped`. The record is the same.
 ///
 /// # Errors
 /// [`Error`]: whatever came is not used then.
 pub fn read_layer(
-    stored: impl Read,
+    stored: impl Read + Send,
     layer: &Layer,
     universe: &Universe,
     identity: &[u8; 32],
     limits: &Limits,
+    helped: bool,
 ) -> Result<LayerRecord, Error> {
-    // One byte more than expected is enough to know that it is another blob.
-    let (stored, stored_state) = Hashing::new(stored, layer.size.saturating_add(1 << 16));
+    // A little more than expected is enough to know that it is another blob.
+    let stored = Hashing::new(stored, layer.size.saturating_add(1 << 16));
     let mut stored = BufReader::with_capacity(STORED_BUFFER, stored);
-    let outcome = read_archive(&mut stored, universe, limits);
+    let outcome = if helped {
+        read_in_two(&mut stored, universe, limits)
+    } else {
+        match inflate::unpacked(&mut stored) {
+            Ok(archive) => read_archive(archive, universe, limits),
+            Err(e) => Err(Error::Archive(e.into())),
+        }
+    };
     // Whatever is wrong inside, the digest tells whether it was so from the start.
     let drained = std::io::copy(&mut stored, &mut std::io::sink());
-    let mut state = stored_state.borrow_mut();
-    if let (Some(error), true) = (state.error.take(), outcome.is_err() || drained.is_err()) {
-        return Err(Error::Stream { bytes: state.bytes, size: layer.size, error });
+    let stored = stored.get_mut();
+    if let (Some(error), true) = (stored.error.take(), outcome.is_err() || drained.is_err()) {
+        return Err(Error::Stream { bytes: stored.bytes, size: layer.size, error });
     }
     if let Err(limit @ Error::Limit { .. }) = outcome {
         return Err(limit);
     }
-    let (expected, found) = (layer.digest, state.digest());
-    if found != expected || state.bytes != layer.size {
-        return Err(Error::Digest { expected, found, bytes: state.bytes, size: layer.size });
+    let (expected, found) = (layer.digest, stored.digest());
+    if found != expected || stored.bytes != layer.size {
+        return Err(Error::Digest { expected, found, bytes: stored.bytes, size: layer.size });
     }
     let mut record = outcome?;
     if let Some(expected) = layer.diff_id.filter(|expected| *expected != record.diff_id) {
         return Err(Error::DiffId { expected, found: record.diff_id });
     }
     record.digest = layer.digest;
-    record.stored_bytes = state.bytes;
+    record.stored_bytes = stored.bytes;
     record.universe = *identity;
     Ok(record)
 }
 
-fn packing(start: &[u8]) -> Packing {
-    match start {
-        [0x1f, 0x8b, ..] => Packing::Gzip,
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
-        // A skippable frame (RFC 8878, 3.1.2).
-        [low, 0x2a, 0x4d, 0x18, ..] if low & 0xf0 == 0x50 => Packing::Zstd,
-        _ => Packing::None,
-    }
-}
-
-fn read_archive(
-    stored: &mut impl BufRead,
+/// One thread inflates, this one does the rest.
+fn read_in_two<R: Read + Send>(
+    stored: &mut BufReader<Hashing<R>>,
     universe: &Universe,
     limits: &Limits,
 ) -> Result<LayerRecord, Error> {
-    let io = |e: std::io::Error| Error::Archive(e.into());
-    let start = stored.fill_buf().map_err(io)?;
-    let inflated: Box<dyn Read + '_> = match packing(start) {
-        Packing::None => Box::new(stored),
-        Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(stored)),
-        Packing::Zstd => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(stored).map_err(io)?;
-            decoder.window_log_max(ZSTD_WINDOW).map_err(io)?;
-            Box::new(decoder)
-        }
-    };
-    let (archive, state) = Hashing::new(inflated, limits.archive_bytes);
+    let (inlet, outlet) = pipe::pipe();
+    std::thread::scope(|scope| {
+        scope.spawn(move || match inflate::unpacked(stored) {
+            Ok(archive) => inlet.take_all(archive),
+            Err(e) => inlet.take_all(pipe::Failed(Some(e))),
+        });
+        read_archive(outlet, universe, limits)
+    })
+}
+
+fn read_archive(archive: impl Read, universe: &Universe, limits: &Limits) -> Result<LayerRecord, Error> {
+    let archive = Hashing::new(archive, limits.archive_bytes);
     let mut archive = BufReader::with_capacity(ARCHIVE_BUFFER, archive);
-    let outcome = read_members(&mut archive, universe, limits);
-    let outcome = match outcome {
-        Ok(record) => std::io::copy(&mut archive, &mut std::io::sink()).map(|_| record).map_err(io),
+    let outcome = match read_members(&mut archive, universe, limits) {
+        Ok(record) => std::io::copy(&mut archive, &mut std::io::sink())
+            .map(|_| record)
+            .map_err(|e| Error::Archive(e.into())),
         Err(error) => Err(error),
     };
-    let state = state.borrow();
-    if state.bytes > limits.archive_bytes {
+    let archive = archive.get_ref();
+    if archive.bytes > limits.archive_bytes {
         let what = format!("the uncompressed archive passes {} bytes", limits.archive_bytes);
         return Err(Error::Limit { what });
     }
     let mut record = outcome?;
-    record.diff_id = state.digest();
-    record.archive_bytes = state.bytes;
+    record.diff_id = archive.digest();
+    record.archive_bytes = archive.bytes;
     Ok(record)
 }
 
 fn read_members(archive: impl Read, universe: &Universe, limits: &Limits) -> Result<LayerRecord, Error> {
-    let io = |e: std::io::Error| Error::Archive(e.into());
     let mut members = Members::new(archive);
     let mut member = Member::default();
-    let mut counts = Counts::default();
-    let mut listing = ListingWriter::new().map_err(io)?;
-    let mut placer = Placer::new(&Nothing);
-    let mut delta = DeltaBuilder::new(universe);
-    let mut number = 0u64;
+    let mut recorder = Recorder::new(universe, limits)?;
     while members.next(&mut member).map_err(Error::Archive)? {
-        number += 1;
-        check(number, &member, placer.memory() + listing.memory(), limits)?;
-        let path = paths::normal(&member.path);
-        let hard_link;
-        let Some(entry) = (match member.kind {
-            b'0' | b'3' | b'4' | b'6' => entry(&path, Kind::File),
-            b'5' | b'D' => entry(&path, Kind::Directory),
-            b'2' => entry(&path, Kind::Link(&member.target)),
-            b'1' => {
-                hard_link = paths::normal(&member.target);
-                entry(&path, Kind::HardLink(&hard_link))
-            }
-            _ => None,
-        }) else {
-            counts.odd += 1;
-            continue;
-        };
-        let count = match entry.kind {
-            Kind::Directory => &mut counts.directories,
-            Kind::File => &mut counts.files,
-            Kind::Link(_) => &mut counts.links,
-            Kind::HardLink(_) => &mut counts.hard_links,
-            Kind::Whiteout => &mut counts.whiteouts,
-            Kind::Opaque => &mut counts.opaque,
-        };
-        *count += 1;
-        let path;
-        let entry = match entry.kind {
-            // Of `.wh.NAME` the list keeps what it removes.
-            Kind::Whiteout => {
-                let (parent, name) = (paths::parent(entry.path), paths::name(entry.path));
-                path = joined(parent, &name[WHITEOUT.len()..]);
-                Entry { path: &path, kind: Kind::Whiteout }
-            }
-            Kind::Opaque => Entry { path: paths::parent(entry.path), kind: Kind::Opaque },
-            _ => entry,
-        };
-        listing.push(&entry).map_err(io)?;
-        placer.place(&entry, &mut delta);
+        recorder.push(member.kind, &member.path, &member.target)?;
     }
-    Ok(LayerRecord {
-        digest: Digest([0; 32]),
-        diff_id: Digest([0; 32]),
-        stored_bytes: 0,
-        archive_bytes: 0,
-        counts,
-        universe: [0; 32],
-        delta: delta.finish(),
-        implied: placer.into_implied(),
-        listing: listing.finish().map_err(io)?,
-    })
-}
-
-fn joined(parent: &[u8], name: &[u8]) -> Vec<u8> {
-    let mut path = parent.to_vec();
-    paths::push(&mut path, name);
-    path
-}
-
-const WHITEOUT: &[u8] = b".wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
-/// What aufs kept for itself; never a part of the file system.
-const AUFS: &[u8] = b".wh..wh.";
-
-/// The entry of a path as written, whiteouts and opaque markers told by their names; `None` for what
-/// names no path.
-fn entry<'a>(path: &'a [u8], kind: Kind<'a>) -> Option<Entry<'a>> {
-    let name = paths::name(path);
-    if name == OPAQUE {
-        return Some(Entry { path, kind: Kind::Opaque });
-    }
-    if path.split(|b| *b == b'/').any(|part| part.starts_with(AUFS)) {
-        return None;
-    }
-    let Some(removed) = name.strip_prefix(WHITEOUT) else {
-        let named = !path.is_empty() || kind == Kind::Directory;
-        return named.then_some(Entry { path, kind });
-    };
-    let sound = !matches!(removed, b"" | b"." | b"..");
-    sound.then_some(Entry { path, kind: Kind::Whiteout })
-}
-
-fn check(number: u64, member: &Member, memory: usize, limits: &Limits) -> Result<(), Error> {
-    let what = if number > limits.entries {
-        format!("more than {} entries", limits.entries)
-    } else if member.path.len().max(member.target.len()) > limits.path_bytes {
-        format!("a path of more than {} bytes", limits.path_bytes)
-    } else if memory > limits.memory {
-        format!("its names take more than {} bytes of memory", limits.memory)
-    } else {
-        return Ok(());
-    };
-    Err(Error::Limit { what })
+    recorder.finish()
 }
 
 #[cfg(test)]

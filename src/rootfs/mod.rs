@@ -31,6 +31,7 @@ pub mod results;
 pub mod source;
 pub mod store;
 pub mod tar;
+pub mod toc;
 
 pub use bases::Bases;
 pub use delta::LayerDelta;

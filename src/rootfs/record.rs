@@ -44,13 +44,17 @@ impl Counts {
     }
 }
 
-/// A layer that was read to its end and whose digests were found right.
+/// A layer that was read to its end and whose digests were found right; or, if `toc_only`, one of which
+/// only the table of contents was read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerRecord {
     /// Digest of the bytes as stored: the layer's name.
     pub digest: Digest,
     /// Digest of the uncompressed archive.
     pub diff_id: Digest,
+    /// True if only its table of contents was read and found right: neither the digest of the stored
+    /// bytes nor the `diff_id`, which is what the config says (or zeros), was checked.
+    pub toc_only: bool,
     /// Bytes as stored.
     pub stored_bytes: u64,
     /// Bytes of the uncompressed archive.
@@ -112,21 +116,21 @@ impl LayerRecord {
         Ok(names.finish())
     }
 
-    /// Delta and names of the layer on top of these layers, links followed: whiteouts and opaque
-    /// markers first, then what is added. On top of the tree lie, before and after the call, the
-    /// layer's own cuts ([`Names::cuts`]).
+    /// Places the layer on top of these layers, links followed: whiteouts and opaque markers first,
+    /// then what is added. Hands what its entries do to `sink` and returns its names. On top of the
+    /// tree lie, before and after the call, the layer's own cuts ([`Names::cuts`]).
     ///
     /// # Errors
     /// If the list of entries is damaged.
-    pub fn on(&self, tree: &mut Tree, universe: &Universe) -> std::io::Result<(LayerDelta, Names)> {
+    pub fn on(&self, tree: &mut Tree, sink: &mut impl Sink) -> std::io::Result<Names> {
         let is_cut = |kind: &Kind<'_>| matches!(kind, Kind::Whiteout | Kind::Opaque);
-        let (mut delta, mut cuts) = (DeltaBuilder::new(universe), NamesBuilder::default());
-        self.replay_some(tree, is_cut, &mut Both(&mut delta, &mut cuts))?;
+        let mut cuts = NamesBuilder::default();
+        self.replay_some(tree, is_cut, &mut Both(sink, &mut cuts))?;
         tree.pop();
         let mut names = cuts.clone();
         tree.push(Arc::new(cuts.finish()));
-        self.replay_some(tree, |kind| !is_cut(kind), &mut Both(&mut delta, &mut names))?;
-        Ok((delta.finish(), names.finish()))
+        self.replay_some(tree, |kind| !is_cut(kind), &mut Both(sink, &mut names))?;
+        Ok(names.finish())
     }
 
     /// The delta on another universe.

@@ -208,6 +208,7 @@ impl Results {
                     media_type: media_types.get(j).to_owned(),
                     diff_id: None,
                     unreadable: Some(unreadable.get(j).to_owned()).filter(|t| !t.is_empty()),
+                    toc: None,
                 });
             }
             if image.diff_ids.len() == image.layers.len() {
@@ -244,6 +245,7 @@ mod tests {
             media_type: "application/vnd.oci.image.layer.v1.tar+gzip".into(),
             diff_id: Some(Digest([n + 1; 32])),
             unreadable: unreadable.map(str::to_owned),
+            toc: None,
         };
         let image = Image {
             reference: "quay.io/a/b:1".into(),

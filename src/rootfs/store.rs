@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-const MAGIC: &[u8; 8] = b"STRATL01";
+const MAGIC: &[u8; 8] = b"STRATL02";
 const HEAD: u64 = 4 + 8;
 
 /// The store cannot be read or written.
@@ -39,6 +39,16 @@ struct Place {
     file: u32,
     offset: u64,
     length: u64,
+    toc_only: bool,
+}
+
+/// Which records will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Layers that were read to their end.
+    Whole,
+    /// Also those of which only the table of contents was read.
+    Any,
 }
 
 /// The layers in a directory.
@@ -103,11 +113,16 @@ impl Store {
             }
             payload.resize(bytes as usize, 0);
             reader.read_exact(&mut payload).map_err(|e| failed(path, e))?;
-            let Some(digest) = Cursor(&payload).digest().filter(|_| crc32fast::hash(&payload) == crc) else {
+            let mut cursor = Cursor(&payload);
+            let head = cursor.digest().zip(cursor.byte());
+            let Some((digest, toc_only)) = head.filter(|_| crc32fast::hash(&payload) == crc) else {
                 break;
             };
-            let place = Place { file: index as u32, offset, length: bytes };
-            self.places.entry(digest).or_insert(place);
+            let place = Place { file: index as u32, offset, length: bytes, toc_only: toc_only != 0 };
+            let known = self.places.entry(digest).or_insert(place);
+            if known.toc_only && !place.toc_only {
+                *known = place;
+            }
             offset += bytes;
         }
         Ok(())
@@ -123,9 +138,9 @@ impl Store {
         self.places.is_empty()
     }
 
-    /// True if this layer was read.
-    pub fn has(&self, digest: &Digest) -> bool {
-        self.places.contains_key(digest)
+    /// True if there is a record of this layer that will do.
+    pub fn has(&self, digest: &Digest, wanted: Wanted) -> bool {
+        self.places.get(digest).is_some_and(|place| wanted == Wanted::Any || !place.toc_only)
     }
 
     /// The attempt number that the next campaign uses.
@@ -217,6 +232,7 @@ fn push_set(out: &mut Vec<u8>, set: &RoaringBitmap) {
 fn encode(record: &LayerRecord) -> Vec<u8> {
     let mut out = Vec::with_capacity(record.listing.len() + 4096);
     out.extend_from_slice(&record.digest.0);
+    out.push(u8::from(record.toc_only));
     out.extend_from_slice(&record.diff_id.0);
     out.extend_from_slice(&record.universe);
     for number in [record.stored_bytes, record.archive_bytes].into_iter().chain(record.counts.to_array()) {
@@ -238,7 +254,8 @@ fn encode(record: &LayerRecord) -> Vec<u8> {
 /// Reads what [`encode`] wrote; `None` for anything else.
 fn decode(payload: &[u8]) -> Option<LayerRecord> {
     let mut cursor = Cursor(payload);
-    let (digest, diff_id, universe) = (cursor.digest()?, cursor.digest()?, cursor.digest()?.0);
+    let (digest, toc_only) = (cursor.digest()?, cursor.byte()? != 0);
+    let (diff_id, universe) = (cursor.digest()?, cursor.digest()?.0);
     let (stored_bytes, archive_bytes) = (cursor.u64()?, cursor.u64()?);
     let mut counts = [0; 7];
     for count in &mut counts {
@@ -257,6 +274,7 @@ fn decode(payload: &[u8]) -> Option<LayerRecord> {
     Some(LayerRecord {
         digest,
         diff_id,
+        toc_only,
         stored_bytes,
         archive_bytes,
         counts: Counts::from_array(counts),
@@ -274,6 +292,10 @@ impl<'a> Cursor<'a> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(taken)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        Some(self.take(1)?[0])
     }
 
     fn u32(&mut self) -> Option<u32> {
@@ -306,6 +328,7 @@ mod tests {
         LayerRecord {
             digest: Digest([n; 32]),
             diff_id: Digest([n + 1; 32]),
+            toc_only: n == 2,
             stored_bytes: u64::from(n),
             archive_bytes: 7,
             counts: Counts { files: 3, odd: 1, ..Counts::default() },
@@ -317,6 +340,21 @@ mod tests {
             },
             implied: vec![b"lib".to_vec()],
             listing: vec![n; 100],
+        }
+    }
+
+    #[test]
+    fn a_layer_that_was_read_whole_takes_the_place_of_its_table_of_contents() {
+        let directory = tempfile::tempdir().unwrap();
+        let digest = Digest([2; 32]);
+        for (attempt, toc_only) in [(0, true), (1, false), (2, true)] {
+            let mut writer = StoreWriter::new(directory.path(), 0, attempt);
+            writer.append(&LayerRecord { toc_only, ..record(2) }).unwrap();
+            writer.close().unwrap();
+            let store = Store::open(directory.path()).unwrap();
+            assert!(store.has(&digest, Wanted::Any));
+            assert_eq!(store.has(&digest, Wanted::Whole), attempt > 0);
+            assert_eq!(store.read(&digest).unwrap().unwrap().toc_only, attempt == 0);
         }
     }
 
@@ -338,7 +376,7 @@ mod tests {
         for cut in (0..whole.len()).step_by(37) {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let store = Store::open(directory.path()).unwrap();
-            let records = (1..4).filter(|n| store.has(&Digest([*n; 32]))).collect::<Vec<_>>();
+            let records = (1..4).filter(|n| store.has(&Digest([*n; 32]), Wanted::Any)).collect::<Vec<_>>();
             assert_eq!(records, (1..=store.len() as u8).collect::<Vec<_>>(), "cut at {cut}");
             for n in records {
                 assert_eq!(store.read(&Digest([n; 32])).unwrap(), Some(record(n)));

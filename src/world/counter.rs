@@ -28,7 +28,8 @@ enum Means {
 }
 
 impl SharedCounter {
-    pub fn new(ranks: &Ranks) -> Self {
+    /// A counter from which the first `takers` ranks take.
+    pub fn new(ranks: &Ranks, takers: usize) -> Self {
         let asked = std::env::var("STRATIGRAPH_COUNTER").unwrap_or_default();
         let window = if asked.is_empty() || asked == "window" { allocate_window(ranks) } else { None };
         let means = match window {
@@ -37,9 +38,7 @@ impl SharedCounter {
                 ranks.requests.next.store(0, Ordering::Relaxed);
                 Means::Requests { requests: ranks.requests.clone(), rank: ranks.world.rank() }
             }
-            None => {
-                Means::Dealt { next: AtomicU64::new(0), rank: ranks.rank() as u64, size: ranks.size() as u64 }
-            }
+            None => Means::Dealt { next: AtomicU64::new(0), rank: ranks.rank() as u64, size: takers as u64 },
         };
         ranks.world.barrier();
         // Rank 0 answers only while it is inside an MPI call, also where a network card adds to the

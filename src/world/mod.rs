@@ -207,9 +207,14 @@ impl World {
 
     /// A counter that all ranks share, starting at 0. Collective, also when it is dropped.
     pub fn counter(&self) -> Counter {
+        self.counter_for(self.size())
+    }
+
+    /// A counter from which only the first `takers` ranks take. Collective, as [`World::counter`].
+    pub fn counter_for(&self, takers: usize) -> Counter {
         let inner = match &self.inner {
             Inner::Solo => CounterInner::Solo(AtomicU64::new(0)),
-            Inner::Mpi(ranks) => CounterInner::Mpi(ranks.counter()),
+            Inner::Mpi(ranks) => CounterInner::Mpi(ranks.counter(takers)),
         };
         Counter { inner }
     }

@@ -185,7 +185,7 @@ impl Ranks {
         })
     }
 
-    pub fn counter(&self) -> SharedCounter {
-        self.watch.waiting(|| SharedCounter::new(self))
+    pub fn counter(&self, takers: usize) -> SharedCounter {
+        self.watch.waiting(|| SharedCounter::new(self, takers))
     }
 }

@@ -1,11 +1,27 @@
 //! Work dealt from a shared counter to ranks and their threads.
 
 use super::Error;
-use crate::world::World;
+use crate::world::{Counter, World};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 
-/// Does tasks `0..count`, each once over all ranks, on `threads` of each rank, and hands the results
+/// Who does the tasks.
+#[derive(Debug, Clone, Copy)]
+pub struct Workers {
+    /// The first so many ranks; the others wait, asleep.
+    pub ranks: usize,
+    /// Tasks that a rank does at a time.
+    pub threads: usize,
+}
+
+impl Workers {
+    /// True if there are so few tasks that each may take a second thread.
+    pub fn spare_threads(&self, tasks: usize) -> bool {
+        tasks.div_ceil(self.ranks.max(1)) * 2 <= self.threads
+    }
+}
+
+/// Does tasks `0..count`, each once over all ranks, on the threads of `workers`, and hands the results
 /// to `each` on the calling thread, in the order in which they are ready. Stops dealing when `stop`
 /// is set, on all ranks. Collective.
 ///
@@ -14,11 +30,33 @@ pub fn deal<T: Send>(
     world: &World,
     stop: &AtomicBool,
     count: usize,
-    threads: usize,
+    workers: Workers,
     task: &(dyn Fn(usize) -> T + Sync),
     each: &mut dyn FnMut(usize, T) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let counter = world.counter();
+    let counter = world.counter_for(workers.ranks);
+    let outcome = if world.rank() < workers.ranks {
+        work(world, &counter, stop, count, workers, task, each)
+    } else {
+        Ok(())
+    };
+    // Who has nothing to do waits here rather than in the counter's end, which takes a core.
+    if outcome.is_ok() {
+        world.barrier();
+    }
+    outcome
+}
+
+fn work<T: Send>(
+    world: &World,
+    counter: &Counter,
+    stop: &AtomicBool,
+    count: usize,
+    workers: Workers,
+    task: &(dyn Fn(usize) -> T + Sync),
+    each: &mut dyn FnMut(usize, T) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let threads = workers.threads;
     let next = || {
         if stop.load(Ordering::Relaxed) {
             counter.close();

@@ -250,6 +250,7 @@ fn record(steps: &[Do], universe: &Universe) -> LayerRecord {
     LayerRecord {
         digest: Digest([0; 32]),
         diff_id: Digest([0; 32]),
+        toc_only: false,
         stored_bytes: 0,
         archive_bytes: 0,
         counts: Counts::default(),

@@ -1,5 +1,6 @@
 use super::*;
 use crate::rootfs::listing::read_listing;
+use crate::rootfs::record::Counts;
 use std::io::Write;
 
 /// An archive of empty files, directories (`name/`) and links (`name -> target`).
@@ -43,12 +44,22 @@ fn describe(stored: &[u8], archive: &[u8]) -> Layer {
         media_type: String::new(),
         diff_id: Some(Digest::of(archive)),
         unreadable: None,
+        toc: None,
     }
 }
 
 fn read(stored: &[u8], layer: &Layer, limits: &Limits) -> Result<LayerRecord, Error> {
     let universe = Universe::new(["usr/bin/a", "etc/b", "etc/c/d"].map(Vec::from).to_vec());
-    read_layer(stored, layer, &universe, &universe.identity(), limits)
+    let [alone, helped] = [false, true]
+        .map(|helped| read_layer(stored, layer, &universe, &universe.identity(), limits, helped));
+    match (&alone, &helped) {
+        (Ok(one), Ok(two)) => assert_eq!(one, two),
+        _ => assert_eq!(
+            alone.as_ref().map_err(ToString::to_string),
+            helped.as_ref().map_err(ToString::to_string)
+        ),
+    }
+    helped
 }
 
 #[test]
@@ -182,7 +193,10 @@ fn a_broken_stream_is_no_wrong_digest() {
     }
     let universe = Universe::new(Vec::new());
     let layer = Layer { size: 1 << 20, ..describe(b"", b"") };
-    let error = read_layer(Breaks(100_000), &layer, &universe, &[0; 32], &Limits::default()).unwrap_err();
-    let text = error.to_string();
-    assert!(text.contains("100000 of 1048576") && text.contains("the line went dead"), "{text}");
+    for helped in [false, true] {
+        let error =
+            read_layer(Breaks(100_000), &layer, &universe, &[0; 32], &Limits::default(), helped).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("100000 of 1048576") && text.contains("the line went dead"), "{text}");
+    }
 }

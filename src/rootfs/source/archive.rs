@@ -1,12 +1,13 @@
 //! Archives of `docker save`: the old form (`manifest.json`, one directory for each layer) and the
 //! new one, which is an OCI layout as well.
 
-use super::layout::{Files, Layout, read};
+use super::layout::{Files, Layout, open_part, read};
 use super::manifest::{self, damaged};
-use super::{Error, Image, Layer, PlatformChoice, Result, Source};
+use super::{Error, Image, Layer, PlatformChoice, Result, Source, Stream};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,10 +58,10 @@ impl Source for Archive {
         }
     }
 
-    fn open_layer(&self, image: &Image, layer: &Layer, offset: u64) -> Result<Box<dyn Read + Send>> {
+    fn open_layer(&self, image: &Image, layer: &Layer, part: Option<Range<u64>>) -> Result<Stream> {
         match self {
-            Self::Layout(layout) => layout.open_layer(image, layer, offset),
-            Self::Plain(plain) => plain.open_layer(image, layer, offset),
+            Self::Layout(layout) => layout.open_layer(image, layer, part),
+            Self::Plain(plain) => plain.open_layer(image, layer, part),
         }
     }
 }
@@ -116,17 +117,18 @@ impl PlainArchive {
                 media_type: "application/vnd.docker.image.rootfs.diff.tar".into(),
                 diff_id: Some(*diff_id),
                 unreadable: None,
+                toc: None,
             });
         }
         Ok(image)
     }
 
-    fn open_layer(&self, image: &Image, layer: &Layer, offset: u64) -> Result<Box<dyn Read + Send>> {
+    fn open_layer(&self, image: &Image, layer: &Layer, part: Option<Range<u64>>) -> Result<Stream> {
         let saved = self.find(&image.reference)?;
         let at = image.layers.iter().position(|l| l.digest == layer.digest);
         let name = at.and_then(|at| saved.layers.get(at));
         let what = || Error::Missing { place: self.files.place.clone(), what: layer.digest.to_string() };
-        self.files.open(name.ok_or_else(what)?, offset)
+        open_part(&self.files, name.ok_or_else(what)?, part)
     }
 }
 
@@ -211,7 +213,7 @@ impl Files for TarFiles {
         &self.place
     }
 
-    fn open(&self, name: &str, offset: u64) -> Result<Box<dyn Read + Send>> {
+    fn open(&self, name: &str, offset: u64) -> Result<Stream> {
         let entry = self.find(name)?;
         let io = |error| Error::Io { place: format!("{}: {name}", self.place), error };
         let mut file = std::fs::File::open(&self.path).map_err(io)?;
@@ -265,14 +267,14 @@ mod tests {
         assert_eq!(archive.references(), ["lab/tool:1"]);
         for reference in ["", "lab/tool:1"] {
             let image = archive.image(reference, &PlatformChoice::default()).unwrap();
-            let read = |layer: &Layer, offset| {
+            let read = |layer: &Layer, part| {
                 let mut bytes = Vec::new();
-                archive.open_layer(&image, layer, offset).unwrap().read_to_end(&mut bytes).unwrap();
+                archive.open_layer(&image, layer, part).unwrap().read_to_end(&mut bytes).unwrap();
                 bytes
             };
-            assert_eq!(image.layers.iter().map(|l| read(l, 0)).collect::<Vec<_>>(), [one, two, one]);
+            assert_eq!(image.layers.iter().map(|l| read(l, None)).collect::<Vec<_>>(), [one, two, one]);
             assert_eq!(image.layers[1].size, 10);
-            assert_eq!(read(&image.layers[1], 4), b"second");
+            assert_eq!(read(&image.layers[1], Some(4..8)), b"seco");
         }
         let error = archive.image("lab/tool:2", &PlatformChoice::default()).unwrap_err().to_string();
         assert!(error.contains("there are: lab/tool:1"), "{error}");

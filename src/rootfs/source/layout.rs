@@ -1,9 +1,10 @@
 //! OCI image layouts (OCI image specification, "Image Layout"), as a directory or inside an archive.
 
 use super::manifest::{self, Documents, damaged};
-use super::{Error, Image, Layer, PlatformChoice, Result, Source};
+use super::{Error, Image, Layer, PlatformChoice, Result, Source, Stream};
 use crate::rootfs::Digest;
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// The annotation that holds an image's name in a layout.
@@ -18,7 +19,19 @@ pub(super) trait Files: Send + Sync {
     fn place(&self) -> &str;
 
     /// Opens a file at an offset.
-    fn open(&self, name: &str, offset: u64) -> Result<Box<dyn Read + Send>>;
+    fn open(&self, name: &str, offset: u64) -> Result<Stream>;
+}
+
+/// Opens a file, or a part of it.
+pub(super) fn open_part(
+    files: &(impl Files + ?Sized),
+    name: &str,
+    part: Option<Range<u64>>,
+) -> Result<Stream> {
+    match part {
+        None => files.open(name, 0),
+        Some(part) => Ok(Box::new(files.open(name, part.start)?.take(part.end.saturating_sub(part.start)))),
+    }
 }
 
 /// Reads a document as a whole.
@@ -108,8 +121,8 @@ impl Source for Layout {
         manifest::image(self, reference, &bytes, platform)
     }
 
-    fn open_layer(&self, _: &Image, layer: &Layer, offset: u64) -> Result<Box<dyn Read + Send>> {
-        self.files.open(&blob_name(&layer.digest), offset)
+    fn open_layer(&self, _: &Image, layer: &Layer, part: Option<Range<u64>>) -> Result<Stream> {
+        open_part(&*self.files, &blob_name(&layer.digest), part)
     }
 }
 
@@ -123,7 +136,7 @@ impl Files for Directory {
         &self.place
     }
 
-    fn open(&self, name: &str, offset: u64) -> Result<Box<dyn Read + Send>> {
+    fn open(&self, name: &str, offset: u64) -> Result<Stream> {
         let fail = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::NotFound => {
                 Error::Missing { place: self.place.clone(), what: name.to_owned() }
@@ -185,7 +198,7 @@ mod tests {
         let choice = PlatformChoice::default();
         let image = layout.image("b", &choice).unwrap();
         let mut text = String::new();
-        layout.open_layer(&image, &image.layers[0], 6).unwrap().read_to_string(&mut text).unwrap();
+        layout.open_layer(&image, &image.layers[0], Some(6..10)).unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "of b");
         let digest = image.digest.unwrap().to_string();
         assert_eq!(layout.image(&digest, &choice).unwrap().layers, image.layers);

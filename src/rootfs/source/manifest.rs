@@ -2,6 +2,7 @@
 //! to an [`Image`]. The same for every source that has such documents.
 
 use super::{Digest, Error, History, Image, Layer, Platform, PlatformChoice, Result};
+use crate::rootfs::toc::Toc;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -204,15 +205,13 @@ fn describe(
     let config_digest = digest(place, &config.digest)?;
     let text = documents.config(&config_digest)?;
     check(place, "config", &config_digest, &text)?;
-    let config: RawConfig = serde_json::from_slice(&text)
-        .map_err(|e| damaged(place, format!("the config cannot be read: {e}")))?;
-    let digests = |texts: Vec<String>| texts.iter().map(|t| digest(place, t)).collect::<Result<Vec<_>>>();
-    let diff_ids = digests(config.rootfs.diff_ids.unwrap_or_default())?;
-    if diff_ids.len() != descriptors.len() {
+    let known = from_config(place, &text)?;
+    let diff_ids = &known.diff_ids;
+    let aligned = diff_ids.len() == descriptors.len();
+    if !aligned {
         let (layers, ids) = (descriptors.len(), diff_ids.len());
         notes.push(format!("{layers} layers but {ids} diff_ids; the layers' contents are not checked"));
     }
-    let aligned = diff_ids.len() == descriptors.len();
     let layers = (0..)
         .zip(descriptors)
         .map(|(i, layer): (usize, Descriptor)| {
@@ -220,29 +219,23 @@ fn describe(
                 digest: digest(place, &layer.digest)?,
                 size: layer.size,
                 unreadable: unreadable(&layer),
+                toc: layer.annotations.as_ref().and_then(Toc::from_annotations),
                 media_type: layer.media_type,
                 diff_id: aligned.then(|| diff_ids[i]),
             })
         })
         .collect::<Result<_>>()?;
-    let labels = config.config.and_then(|c| c.labels).unwrap_or_default();
-    let labels = labels.into_iter().filter_map(|(key, value)| Some((key, value?)));
     // An annotation of the manifest is nearer to the image than a label, which children inherit.
-    let mut told: BTreeMap<String, String> = labels.collect();
+    let mut told: BTreeMap<String, String> = known.annotations.into_iter().collect();
     told.extend(manifest.annotations.unwrap_or_default());
     told.retain(|key, _| key.starts_with(TOLD_PREFIX));
-    let platform = config.platform.platform();
     Ok(Image {
         reference: reference.to_owned(),
         digest: Some(Digest::of(bytes)),
-        config: Some(config_digest),
-        platform: (!platform.os.is_empty()).then_some(platform),
-        created: config.created.unwrap_or_default(),
-        diff_ids,
-        history: history(config.history),
         annotations: told.into_iter().collect(),
         layers,
         notes,
+        ..known
     })
 }
 

@@ -16,8 +16,10 @@ pub use registry::Registries;
 pub use tree::Tree;
 
 use super::Digest;
+use super::toc::Toc;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
+use std::ops::Range;
 
 /// The platform of an image: `os/architecture` and, for some, a variant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -50,6 +52,9 @@ pub struct Layer {
     pub diff_id: Option<Digest>,
     /// Why the layer cannot be read here (a foreign layer), if so.
     pub unreadable: Option<String>,
+    /// Its table of contents, if the manifest tells of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub toc: Option<Toc>,
 }
 
 /// One entry of a config's history.
@@ -154,6 +159,9 @@ pub enum Error {
 /// The result of asking a source.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// Stored bytes of a layer.
+pub type Stream = Box<dyn Read + Send>;
+
 /// A place that has images.
 pub trait Source: Send + Sync {
     /// What the image is made of. Reads manifest and config, and checks their digests.
@@ -162,11 +170,11 @@ pub trait Source: Send + Sync {
     /// [`Error`]; the campaign lists it and goes on with the other images.
     fn image(&self, reference: &str, platform: &PlatformChoice) -> Result<Image>;
 
-    /// The stored bytes of a layer of `image`, from `offset` to the end. Nothing is checked here: the
+    /// The stored bytes of a layer of `image`, all or a part of them. Nothing is checked here: the
     /// reader checks digest and size. A source that can go on after a broken connection does so
     /// inside the stream.
     ///
     /// # Errors
     /// [`Error`] if the stream cannot begin; what breaks later is an error of the stream.
-    fn open_layer(&self, image: &Image, layer: &Layer, offset: u64) -> Result<Box<dyn Read + Send>>;
+    fn open_layer(&self, image: &Image, layer: &Layer, part: Option<Range<u64>>) -> Result<Stream>;
 }

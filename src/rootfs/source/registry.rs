@@ -1,22 +1,35 @@
 //! Images in container registries.
 
 use super::manifest::{self, Documents};
-use super::{Error, Image, Layer, PlatformChoice, Result, Source};
+use super::{Error, Image, Layer, PlatformChoice, Result, Source, Stream};
 use crate::harvest;
 use crate::rootfs::Digest;
-use std::io::Read;
-use std::sync::Arc;
+use rustc_hash::FxHashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The registries of the world as one source; references are names such as
 /// `quay.io/biocontainers/samtools:1.20--h50ea8bc_0`.
 pub struct Registries {
     client: Arc<harvest::Registry>,
+    /// Names that were parsed before: an image has many layers.
+    references: Mutex<FxHashMap<String, harvest::Reference>>,
 }
 
 impl Registries {
     /// A source that asks through `client`.
     pub fn new(client: Arc<harvest::Registry>) -> Self {
-        Self { client }
+        Self { client, references: Mutex::default() }
+    }
+
+    fn reference(&self, name: &str) -> Result<harvest::Reference> {
+        let mut known = self.references.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reference) = known.get(name) {
+            return Ok(reference.clone());
+        }
+        let reference = harvest::Registry::reference(name).map_err(|e| translate(name, e))?;
+        known.insert(name.to_owned(), reference.clone());
+        Ok(reference)
     }
 
     /// The images that a name stands for: itself, or for `REPOSITORY:*` every tag of the repository.
@@ -25,7 +38,7 @@ impl Registries {
     /// If the name is none, or the tags cannot be had.
     pub fn expand(&self, name: &str) -> Result<Vec<String>> {
         let Some(repository) = name.strip_suffix(":*") else {
-            harvest::Registry::reference(name).map_err(|e| translate(name, e))?;
+            self.reference(name)?;
             return Ok(vec![name.to_owned()]);
         };
         let image = harvest::Registry::reference(repository).map_err(|e| translate(name, e))?;
@@ -60,7 +73,7 @@ impl Documents for Repository<'_> {
 
 impl Source for Registries {
     fn image(&self, reference: &str, platform: &PlatformChoice) -> Result<Image> {
-        let image = harvest::Registry::reference(reference).map_err(|e| translate(reference, e))?;
+        let image = self.reference(reference)?;
         let document = self.client.manifest(&image).map_err(|e| translate(reference, e))?;
         // Some registries answer with schema 1 in spite of what is accepted.
         if document.media_type.starts_with("application/vnd.docker.distribution.manifest.v1") {
@@ -70,13 +83,12 @@ impl Source for Registries {
         manifest::image(&repository, reference, &document.bytes, platform)
     }
 
-    fn open_layer(&self, image: &Image, layer: &Layer, offset: u64) -> Result<Box<dyn Read + Send>> {
-        let name = &image.reference;
-        let reference = harvest::Registry::reference(name).map_err(|e| translate(name, e))?;
+    fn open_layer(&self, image: &Image, layer: &Layer, part: Option<Range<u64>>) -> Result<Stream> {
+        let reference = self.reference(&image.reference)?;
         let digest = layer.digest.to_string();
-        Ok(match offset {
-            0 => Box::new(self.client.blob(&reference, &digest, layer.size)),
-            _ => Box::new(self.client.blob_range(&reference, &digest, offset, layer.size)),
+        Ok(match part {
+            None => Box::new(self.client.blob(&reference, &digest, layer.size)),
+            Some(part) => Box::new(self.client.blob_range(&reference, &digest, part.start, part.end)),
         })
     }
 }

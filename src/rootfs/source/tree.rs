@@ -4,11 +4,12 @@
 //! without contents. The digest of that archive stands for the layer: it is a fingerprint of names,
 //! types and link targets.
 
-use super::{Error, Image, Layer, PlatformChoice, Result, Source};
+use super::{Error, Image, Layer, PlatformChoice, Result, Source, Stream};
 use crate::rootfs::Digest;
 use sha2::{Digest as _, Sha256};
 use std::ffi::OsString;
 use std::io::Read;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -48,16 +49,23 @@ impl Source for Tree {
             sha.update(&buffer[..read]);
         }
         let digest = Digest(sha.finalize().into());
-        let layer =
-            Layer { digest, size, media_type: "directory".into(), diff_id: Some(digest), unreadable: None };
+        let layer = Layer {
+            digest,
+            size,
+            media_type: "directory".into(),
+            diff_id: Some(digest),
+            unreadable: None,
+            toc: None,
+        };
         Ok(Image { reference: reference.to_owned(), layers: vec![layer], ..Image::default() })
     }
 
-    fn open_layer(&self, _: &Image, _: &Layer, offset: u64) -> Result<Box<dyn Read + Send>> {
+    fn open_layer(&self, _: &Image, _: &Layer, part: Option<Range<u64>>) -> Result<Stream> {
         let mut walk = Walk::begin(&self.root);
-        std::io::copy(&mut walk.by_ref().take(offset), &mut std::io::sink())
+        let Some(part) = part else { return Ok(Box::new(walk)) };
+        std::io::copy(&mut walk.by_ref().take(part.start), &mut std::io::sink())
             .map_err(|error| Error::Io { place: self.root.display().to_string(), error })?;
-        Ok(Box::new(walk))
+        Ok(Box::new(walk.take(part.end.saturating_sub(part.start))))
     }
 }
 
