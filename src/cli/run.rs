@@ -3,6 +3,7 @@
 mod campaign;
 mod plan;
 mod record;
+mod rootfs;
 
 use super::claim::Claim;
 use super::{Code, Context, cosine, embed, import, jaccard, reduce, show, stats, tokenize};
@@ -93,6 +94,9 @@ enum Next {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
+    if let Some(campaign) = rootfs::Campaign::read(&args.config)? {
+        return rootfs::run(&campaign, args, context);
+    }
     let mut campaign = Campaign::read(&args.config)?;
     if let Some(source) = &args.source {
         campaign.source.clone_from(source);
