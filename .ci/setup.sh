@@ -49,6 +49,8 @@ need_to_test() {
     need python3-venv python_has ensurepip
     need python3-h5py python_has h5py
     need umoci have umoci
+    need buildah have buildah
+    need mmdebstrap have mmdebstrap
     need skopeo have skopeo
     need busybox-static have busybox
     need docker-registry have docker-registry

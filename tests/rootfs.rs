@@ -3,28 +3,19 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use support::{ranks, run, stratigraph, succeed};
+use support::walk::walk;
+use support::{ranks, run, sh, stratigraph, succeed, tools};
 
-/// True if the tools that make images are there, and this user may unpack them.
-fn tools() -> bool {
-    let missing: Vec<_> = ["umoci", "skopeo", "busybox"]
-        .into_iter()
-        .filter(|tool| Command::new(tool).arg("--help").output().is_err())
-        .collect();
-    if !missing.is_empty() {
-        println!("skipped: no {}", missing.join(", "));
-    }
-    missing.is_empty()
-}
+const TOOLS: [&str; 3] = ["umoci", "skopeo", "busybox"];
 
-fn sh(directory: &Path, script: &str) {
-    let (code, out, err) =
-        run(Command::new("timeout").args(["120", "sh", "-euc", script]).current_dir(directory));
-    assert_eq!(code, 0, "{script}\n{out}{err}");
+/// `stratigraph rootfs` in this directory, on `universe` in it; one process with two threads, or so
+/// many ranks.
+fn rootfs(directory: &Path, ranks_: usize, output: &str) -> Command {
+    let mut command = if ranks_ == 1 { stratigraph(2) } else { ranks(ranks_, 1) };
+    command.current_dir(directory).args(["rootfs", "--universe", "universe", "-o", output]);
+    command
 }
 
 /// Six images on three bases of busybox: `base`, `more` (an upper layer), `gone` (whiteouts), `swap`
@@ -81,60 +72,6 @@ line'; printf x > ' '; cd ../..
     sh(directory, "umoci raw add-layer --image oci:base --tag hand hand.tar");
 }
 
-/// The paths that count, found by a walk over the unpacked image.
-fn walk(root: &Path) -> BTreeSet<Vec<u8>> {
-    fn is_directory(root: &Path, path: &Path) -> bool {
-        let mut real = PathBuf::new();
-        let mut rest: Vec<OsString> = vec![path.as_os_str().to_owned()];
-        let mut hops = 0;
-        while let Some(next) = rest.pop() {
-            let text = next.as_bytes().to_vec();
-            if let Some(slash) = text.iter().position(|b| *b == b'/') {
-                if slash == 0 {
-                    real = PathBuf::new();
-                }
-                rest.push(OsString::from_vec(text[slash + 1..].to_vec()));
-                rest.push(OsString::from_vec(text[..slash].to_vec()));
-                continue;
-            }
-            match text.as_slice() {
-                b"" | b"." => continue,
-                b".." => {
-                    real.pop();
-                    continue;
-                }
-                _ => real.push(&next),
-            }
-            let Ok(about) = std::fs::symlink_metadata(root.join(&real)) else { return false };
-            if about.is_symlink() {
-                hops += 1;
-                if hops > 40 {
-                    return false;
-                }
-                let target = std::fs::read_link(root.join(&real)).expect("a link");
-                real.pop();
-                rest.push(target.into_os_string());
-            } else if !about.is_dir() {
-                return false;
-            }
-        }
-        true
-    }
-    let (mut found, mut todo) = (BTreeSet::new(), vec![PathBuf::new()]);
-    while let Some(directory) = todo.pop() {
-        for entry in std::fs::read_dir(root.join(&directory)).expect("a directory") {
-            let path = directory.join(entry.expect("an entry").file_name());
-            let about = std::fs::symlink_metadata(root.join(&path)).expect("an entry");
-            if about.is_dir() {
-                todo.push(path);
-            } else if !about.is_symlink() || !is_directory(root, &path) {
-                found.insert(path.as_os_str().as_bytes().to_vec());
-            }
-        }
-    }
-    found
-}
-
 fn unpacked(directory: &Path, layout: &str, name: &str) -> BTreeSet<Vec<u8>> {
     let bundle = directory.join(format!("unpacked-{layout}-{name}"));
     sh(directory, &format!("umoci unpack --image {layout}:{name} {} 2>/dev/null", bundle.display()));
@@ -177,11 +114,24 @@ fn universe(file: &Path, sets: &BTreeMap<String, BTreeSet<Vec<u8>>>) -> BTreeSet
     all
 }
 
+/// A line of a list as a path.
+fn unescaped(line: &[u8]) -> Vec<u8> {
+    let mut path = Vec::new();
+    let mut bytes = line.iter();
+    while let Some(byte) = bytes.next() {
+        path.push(match byte {
+            b'\\' if bytes.next() == Some(&b'n') => b'\n',
+            byte => *byte,
+        });
+    }
+    path
+}
+
 const NAMES: [&str; 6] = ["base", "more", "gone", "swap", "names", "hand"];
 
 #[test]
 fn paths_are_those_of_umoci_and_a_walk() {
-    if !tools() {
+    if !tools(&TOOLS) {
         return;
     }
     let dir = tempfile::tempdir().expect("a directory");
@@ -206,13 +156,8 @@ fn paths_are_those_of_umoci_and_a_walk() {
         !wanted("base").contains(b"var/lock".as_slice()) && wanted("base").contains(b"etc/mtab".as_slice())
     );
     sh(dir, "umoci unpack --image oci:gone tree-of-gone 2>/dev/null");
-    let out =
-        succeed(
-            stratigraph(2)
-                .current_dir(dir)
-                .args(["rootfs", "--universe", "universe", "-o", "results"])
-                .args(["oci:oci", "oci:zstd", "docker-archive:gone.tar", "rootfs:tree-of-gone/rootfs"]),
-        );
+    let places = ["oci:oci", "oci:zstd", "docker-archive:gone.tar", "rootfs:tree-of-gone/rootfs"];
+    let out = succeed(rootfs(dir, 1, "results").args(places).args(["--paths", "lists"]));
     let found = results(&dir.join("results/rootfs.h5"));
     for (image, paths) in &found {
         let name = image.rsplit(':').next().expect("a name");
@@ -224,30 +169,26 @@ fn paths_are_those_of_umoci_and_a_walk() {
         assert_eq!(paths.as_ref(), Ok(&wanted(name)), "{image}\n{out}");
     }
     assert_eq!(found.len(), 2 * NAMES.len() + 1 + 2, "{:?}", found.keys());
+    // The lists have all paths, known or not.
+    let lists: Vec<_> = std::fs::read_dir(dir.join("lists")).expect("a directory").flatten().collect();
+    assert_eq!(lists.len(), found.len());
+    for list in lists {
+        let file = list.file_name().to_string_lossy().into_owned();
+        let name = file.strip_suffix(".paths").and_then(|name| name.rsplit('_').next()).expect("a list");
+        let name = if file.contains("gone") { "gone" } else { name };
+        let lines = std::fs::read(list.path()).expect("a list");
+        let lines = lines.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        let paths: BTreeSet<Vec<u8>> = lines.map(unescaped).collect();
+        assert_eq!(Some(&paths), expected.get(name).or(Some(&BTreeSet::new())), "{file}");
+    }
     // What was read is not read again, whoever asks.
-    let out = succeed(&mut *ranks(2, 1).current_dir(dir).args([
-        "rootfs",
-        "--universe",
-        "universe",
-        "-o",
-        "again",
-        "--layers",
-        "results/layers",
-        "oci:oci",
-    ]));
+    let out = succeed(rootfs(dir, 2, "again").args(["--layers", "results/layers", "oci:oci"]));
     assert!(out.contains(" 0 read now"), "{out}");
     // Another universe is a projection, not another campaign.
     std::fs::write(dir.join("other"), "usr/lib/through\nbin/sh\n").expect("a file");
-    let out = succeed(stratigraph(1).current_dir(dir).args([
-        "rootfs",
-        "--universe",
-        "other",
-        "-o",
-        "other-results",
-        "--layers",
-        "results/layers",
-        "oci:oci:hand",
-    ]));
+    let mut other = stratigraph(1);
+    other.current_dir(dir).args(["rootfs", "--universe", "other", "-o", "other-results"]);
+    let out = succeed(other.args(["--layers", "results/layers", "oci:oci:hand"]));
     assert!(out.contains(" 0 read now"), "{out}");
     let found = results(&dir.join("other-results/rootfs.h5"));
     assert_eq!(found["oci:oci:hand"].as_ref().map(BTreeSet::len), Ok(2));
@@ -255,7 +196,7 @@ fn paths_are_those_of_umoci_and_a_walk() {
 
 #[test]
 fn failures_are_listed_and_tried_again_alone() {
-    if !tools() {
+    if !tools(&TOOLS) {
         return;
     }
     let dir = tempfile::tempdir().expect("a directory");
@@ -275,12 +216,7 @@ fn failures_are_listed_and_tried_again_alone() {
     let middle = bad.len() / 2;
     bad[middle] ^= 1;
     std::fs::write(&layer, &bad).expect("a blob");
-    let command = |n: usize| {
-        let mut command = if n == 1 { stratigraph(2) } else { ranks(n, 1) };
-        command.current_dir(dir).args(["rootfs", "--universe", "universe", "-o", "results", "oci:oci"]);
-        command
-    };
-    let (code, out, err) = run(&mut command(2));
+    let (code, out, err) = run(rootfs(dir, 2, "results").arg("oci:oci"));
     assert_eq!(code, 3, "{out}{err}");
     let digest = image.layers.last().expect("a layer").digest.to_string();
     let line = err.lines().find(|l| l.starts_with("failed: ")).unwrap_or_default();
@@ -291,22 +227,14 @@ fn failures_are_listed_and_tried_again_alone() {
         assert!(found[&format!("oci:oci:{name}")].as_ref().is_err_and(|e| e.contains(&digest)), "{found:?}");
     }
     std::fs::write(&layer, &sound).expect("a blob");
-    let out = succeed(&mut command(3));
+    let out = succeed(rootfs(dir, 3, "results").arg("oci:oci"));
     assert!(out.contains(" 1 read now"), "{out}");
     let repaired = std::fs::read(dir.join("results/rootfs.h5")).expect("a file");
     // The same bytes as a campaign that nothing disturbed.
-    succeed(stratigraph(1).current_dir(dir).args([
-        "rootfs",
-        "--universe",
-        "universe",
-        "-o",
-        "fresh",
-        "oci:oci",
-    ]));
+    succeed(rootfs(dir, 1, "fresh").arg("oci:oci"));
     assert!(repaired == std::fs::read(dir.join("fresh/rootfs.h5")).expect("a file"));
     for bad in ["oci:nowhere", "No Name", "oci:oci:no-such-tag"] {
-        let (code, out, err) =
-            run(stratigraph(1).current_dir(dir).args(["rootfs", "--universe", "universe", "-o", "x", bad]));
+        let (code, out, err) = run(rootfs(dir, 1, "x").arg(bad));
         assert!(matches!(code, 3 | 4) && err.lines().count() == 1, "{bad}: {code} {out}{err}");
     }
 }
@@ -319,7 +247,7 @@ fn kept(directory: &Path) -> u64 {
 
 #[test]
 fn killed_and_stopped_campaigns_read_no_finished_layer_again() {
-    if !tools() {
+    if !tools(&TOOLS) {
         return;
     }
     let dir = tempfile::tempdir().expect("a directory");
@@ -331,21 +259,13 @@ fn killed_and_stopped_campaigns_read_no_finished_layer_again() {
         "for i in $(seq 30); do echo $i > f$i; tar cf l$i.tar f$i; umoci raw add-layer --image oci:base --tag many$i l$i.tar; done",
     );
     std::fs::write(dir.join("universe"), "bin/sh\nf3\nf17\nopt/app/z\n").expect("a file");
-    succeed(stratigraph(2).current_dir(dir).args([
-        "rootfs",
-        "--universe",
-        "universe",
-        "-o",
-        "whole",
-        "oci:oci",
-    ]));
+    succeed(rootfs(dir, 1, "whole").arg("oci:oci"));
     let whole = std::fs::read(dir.join("whole/rootfs.h5")).expect("a file");
     for (case, signal, code) in [("kill", libc::SIGKILL, None), ("stop", libc::SIGUSR1, Some(75))] {
         let log = dir.join(format!("{case}.log"));
         let mut begun = 0;
-        let arguments = ["rootfs", "--universe", "universe", "-o", case, "oci:oci"];
-        let mut first = ranks(2, 1);
-        first.current_dir(dir).args(arguments).env("STRATIGRAPH_LAYER_DELAY_MS", "60");
+        let mut first = rootfs(dir, 2, case);
+        first.arg("oci:oci").env("STRATIGRAPH_LAYER_DELAY_MS", "60");
         first.env("STRATIGRAPH_LOG", "stratigraph=debug").stdout(std::process::Stdio::null());
         let mut child =
             first.stderr(std::fs::File::create(&log).expect("a file")).spawn().expect("the command starts");
@@ -362,8 +282,7 @@ fn killed_and_stopped_campaigns_read_no_finished_layer_again() {
         assert!(!status.success() && (code.is_none() || status.code() == code), "{case}: {status}");
         let finished = stratigraph::rootfs::store::Store::open(&store).expect("a store").len();
         begun += std::fs::read_to_string(&log).expect("a log").matches(" reads ").count();
-        let out =
-            succeed(ranks(3, 1).current_dir(dir).args(arguments).env("STRATIGRAPH_LOG", "stratigraph=debug"));
+        let out = succeed(rootfs(dir, 3, case).arg("oci:oci").env("STRATIGRAPH_LOG", "stratigraph=debug"));
         let again = out.matches(" reads ").count();
         assert!(out.contains(&format!(" {finished} read before, {again} read now")), "{case}: {out}");
         assert!(finished > 0 && again > 0, "{case}: {finished} finished, {again} read");

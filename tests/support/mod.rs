@@ -2,6 +2,9 @@
 #![allow(dead_code)] // not every test file uses all of it
 
 pub mod cluster;
+pub mod layout;
+pub mod registry;
+pub mod walk;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -48,6 +51,23 @@ pub fn succeed(command: &mut Command) -> String {
     let (code, out, err) = run(command);
     assert!(matches!(code, 0 | 3), "{command:?}: exit code {code}\n{out}{err}");
     out + &err
+}
+
+/// Runs a script that must succeed, in a directory.
+pub fn sh(directory: &Path, script: &str) {
+    let mut command = Command::new("timeout");
+    let (code, out, err) = run(command.args(["120", "sh", "-euc", script]).current_dir(directory));
+    assert_eq!(code, 0, "{script}\n{out}{err}");
+}
+
+/// True if these programs are there; else says which are not.
+pub fn tools(names: &[&str]) -> bool {
+    let missing: Vec<_> =
+        names.iter().filter(|name| Command::new(name).arg("--help").output().is_err()).copied().collect();
+    if !missing.is_empty() {
+        println!("skipped: no {}", missing.join(", "));
+    }
+    missing.is_empty()
 }
 
 /// The command is refused with this code, and one line of the error says `what`.
