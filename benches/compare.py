@@ -276,7 +276,14 @@ def bench_classify():
     ]
 
 
+def bench_rootfs():
+    import rootfs
+
+    return rootfs.rows()
+
+
 BENCHES = {
+    "rootfs": bench_rootfs,
     "classify": bench_classify,
     "import": bench_import,
     "tokens": bench_tokens,

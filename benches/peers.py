@@ -5,6 +5,7 @@
     peers.py jaccard CORPUS.h5            all pairs of images with scipy's sparse product
     peers.py published TABLE.csv          the same for the sets of the published table
     peers.py embed TEXT OUTPUT SETTINGS   gensim's word2vec on one document a line; SETTINGS is JSON
+    peers.py tar LAYER.tar.gz             names of a layer with tarfile
     peers.py neighbours OURS GENSIM...    how alike gensim finds the neighbours in word2vec files
 
 Each prints one JSON object; `seconds` is the time of the work without Python's own start.
@@ -280,6 +281,16 @@ def neighbours(ours, *others):
     return {"seconds": 0.0, "apart": apart, "words": len(frequent), "overlap": pairs}
 
 
+def tar(archive):
+    """The members of a compressed layer, read as a stream; nothing is hashed."""
+    import tarfile
+
+    begun = time.perf_counter()
+    with tarfile.open(archive, mode="r|gz") as members:
+        count = sum(1 for _ in members)
+    return {"seconds": time.perf_counter() - begun, "members": count}
+
+
 def main():
     what, *arguments = sys.argv[1:]
     work = {
@@ -290,7 +301,7 @@ def main():
         "similar": similar,
     }
     work |= {"cosine-numpy": cosine_numpy, "cosine-study": cosine_study}
-    work |= {"embed": embed, "neighbours": neighbours}
+    work |= {"embed": embed, "neighbours": neighbours, "tar": tar}
     print(json.dumps(work[what](*arguments)))
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Side by side with Python in one run: makes the virtual environment of the peers, then measures.
 #
-#   benches/run.sh [import] [tokens] [jaccard] [synthetic] [published] [cosine] [embed] [classify]     [default: all]
+#   benches/run.sh [import] [tokens] [jaccard] [synthetic] [published] [cosine] [embed] [classify] [rootfs]     [default: all]
 #
 # The corpora are looked for in $STRATIGRAPH_SHARED, then in ../shared.
 set -euo pipefail
