@@ -143,6 +143,67 @@ fn a_registry_with_passwords_is_read_with_them_and_none_is_printed() {
     }
 }
 
+/// Puts an image of a layout into a registry that misbehaves; gives the digests of its layers.
+fn serve(fake: &FakeRegistry, layout: &Path, name: &str) -> Vec<String> {
+    let image = {
+        let layout = stratigraph::rootfs::source::Layout::open(layout).expect("a layout");
+        stratigraph::rootfs::source::Source::image(&layout, name, &Default::default()).expect("an image")
+    };
+    let blob =
+        |digest: &str| std::fs::read(layout.join("blobs").join(digest.replace(':', "/"))).expect("a blob");
+    let manifest = image.digest.expect("a digest").to_string();
+    fake.add_manifest("lab/tool", name, "application/vnd.oci.image.manifest.v1+json", &blob(&manifest));
+    let layers: Vec<_> = image.layers.iter().map(|l| l.digest.to_string()).collect();
+    for digest in layers.iter().cloned().chain(image.config.map(|c| c.to_string())) {
+        fake.add_blob("lab/tool", &blob(&digest));
+    }
+    layers
+}
+
+#[test]
+fn a_table_of_contents_is_read_by_a_range_and_the_layer_where_that_fails() {
+    if !tools(&["umoci", "skopeo"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    images(dir);
+    sh(
+        dir,
+        "skopeo copy -q --insecure-policy --dest-compress --dest-compress-format zstd:chunked oci:oci:b oci:chunked:b",
+    );
+    let fake = FakeRegistry::start();
+    let layers = serve(&fake, &dir.join("chunked"), "b");
+    let name = format!("{}/lab/tool:b", fake.address());
+    let run_it = |out: &str, more: &[&str]| {
+        let options = ["--universe", "universe", "--plain-http", fake.address(), "-o", out];
+        let mut command = stratigraph(1);
+        let out = succeed(command.current_dir(dir).arg("rootfs").args(options).args(more).arg(&name));
+        let asked: Vec<_> = layers.iter().map(|layer| fake.asked(layer)).collect();
+        (out, asked)
+    };
+    run_it("whole", &[]);
+    let (_, asked) = run_it("toc", &["--toc"]);
+    for asked in asked {
+        let ranges: Vec<_> = asked.into_iter().map(|a| a.range).collect();
+        assert!(matches!(ranges.as_slice(), [None, Some(_)]), "{ranges:?}");
+    }
+    assert_eq!(paths(&dir.join("toc")), paths(&dir.join("whole")));
+    let about = |out: &str| {
+        let text = std::fs::read(dir.join(out).join("rootfs.json")).expect("a file");
+        let about: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+        about["toc_only"].as_u64().expect("a number") as usize
+    };
+    assert_eq!((about("whole"), about("toc")), (0, layers.len()));
+    // A table that is not what the manifest says: the layer itself can be checked.
+    fake.fault(&layers[0], Fault::Corrupt);
+    let (out, asked) = run_it("corrupt", &["--toc"]);
+    assert!(out.contains("the whole layer is read"), "{out}");
+    assert_eq!(asked[0].iter().filter(|a| a.range.is_none()).count(), 2);
+    assert_eq!(paths(&dir.join("corrupt")), paths(&dir.join("whole")));
+    assert_eq!(about("corrupt"), layers.len() - 1);
+}
+
 #[test]
 fn faults_on_the_way_do_not_show_in_the_results() {
     if !tools(&["umoci", "skopeo", "docker-registry", "htpasswd"]) {
@@ -152,17 +213,7 @@ fn faults_on_the_way_do_not_show_in_the_results() {
     let dir = dir.path();
     images(dir);
     let fake = FakeRegistry::start();
-    let layout = stratigraph::rootfs::source::Layout::open(&dir.join("oci")).expect("a layout");
-    let image =
-        stratigraph::rootfs::source::Source::image(&layout, "b", &Default::default()).expect("an image");
-    let blob =
-        |digest: &str| std::fs::read(dir.join("oci/blobs").join(digest.replace(':', "/"))).expect("a blob");
-    let manifest = image.digest.expect("a digest").to_string();
-    fake.add_manifest("lab/tool", "b", "application/vnd.oci.image.manifest.v1+json", &blob(&manifest));
-    let layers: Vec<_> = image.layers.iter().map(|l| l.digest.to_string()).collect();
-    for digest in layers.iter().cloned().chain(image.config.map(|c| c.to_string())) {
-        fake.add_blob("lab/tool", &blob(&digest));
-    }
+    let layers = serve(&fake, &dir.join("oci"), "b");
     let name = format!("{}/lab/tool:b", fake.address());
     let run_it = |out: &str| {
         let options =

@@ -23,7 +23,11 @@ for file in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do
     [ ! -s "$file" ] || sources+=("$file")
 done
 # shellcheck source=/dev/null
-mmdebstrap --quiet --variant=minbase "$(. /etc/os-release && echo "$VERSION_CODENAME")" debian.tar "${sources[@]}"
+mmdebstrap --quiet --variant=minbase "$(. /etc/os-release && echo "$VERSION_CODENAME")" debian "${sources[@]}"
+# No padding behind the archive's end: skopeo 1.9 drops it when it writes zstd:chunked, and then the
+# layer is not that of its diff_id.
+tar --blocking-factor=2 --numeric-owner -C debian -cf debian.tar .
+rm -rf debian
 umoci init --layout oci
 umoci new --image oci:debian
 umoci raw add-layer --image oci:debian debian.tar
