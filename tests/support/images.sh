@@ -26,7 +26,7 @@ done
 mmdebstrap --quiet --variant=minbase "$(. /etc/os-release && echo "$VERSION_CODENAME")" debian "${sources[@]}"
 # No padding behind the archive's end: skopeo 1.9 drops it when it writes zstd:chunked, and then the
 # layer is not that of its diff_id.
-tar --blocking-factor=2 --numeric-owner -C debian -cf debian.tar .
+tar --blocking-factor=1 --numeric-owner -C debian -cf debian.tar .
 rm -rf debian
 umoci init --layout oci
 umoci new --image oci:debian
