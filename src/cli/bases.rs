@@ -1,20 +1,32 @@
 //! `stratigraph bases`.
 
+use super::registries::RegistryArgs;
+use super::rootfs::{Sources as Places, local};
 use super::{Code, Context, show};
 use crate::corpus::Corpus;
+use crate::h5;
 use crate::report;
-use crate::rootfs::bases::{Bases, Chain, NewBase, Provenance, official_chains, read_guts};
+use crate::rootfs::bases::{
+    Bases, Chain, Error, Images, NewBase, Provenance, official_chains, read_campaign, read_guts,
+};
+use crate::rootfs::layer::{Limits, read_layer};
+use crate::rootfs::results::{KIND as ROOTFS, Results};
+use crate::rootfs::source::{Image, Layer, PlatformChoice};
+use crate::rootfs::{Digest, LayerRecord, Universe};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Make or extend the database of known base images
 ///
 /// Sources are path sets in the format of container-guts (JSON files, a directory or an archive of
-/// them) and corpora (`corpus.h5`): from a corpus come the layer chains of all images in official
-/// repositories of distributions, under whatever name they were crawled. Without sources, shows what
-/// the database given by --add holds.
+/// them), corpora (`corpus.h5`) and campaigns of `stratigraph rootfs` (`rootfs.h5`). From a corpus come
+/// the layer chains of all images in official repositories of distributions, under whatever name they
+/// were crawled; from a campaign all of its images, with all of their paths and their chains. Single
+/// images are given by --image. Without sources, shows what the database given by --add holds.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Path sets (.json, a directory, .tar, .tar.gz, .tar.zst) or a corpus (.h5)
+    /// Path sets (.json, a directory, .tar, .tar.gz, .tar.zst), a corpus or a campaign (.h5)
     #[arg(value_name = "SOURCE")]
     sources: Vec<PathBuf>,
 
@@ -26,6 +38,20 @@ pub struct Args {
     #[arg(long, value_name = "BASES")]
     add: Option<PathBuf>,
 
+    /// Read this image as a base: as for `stratigraph rootfs`, from a registry, `oci:DIR:NAME`,
+    /// `docker-archive:FILE:NAME` or `rootfs:DIR`
+    #[arg(long, value_name = "IMAGE")]
+    image: Vec<String>,
+
+    /// Call the base made of an image so, FAMILY:VERSION or a full name; without it, it has the name of
+    /// the image
+    #[arg(long, value_name = "IMAGE=NAME", value_parser = renamed)]
+    name: Vec<(String, String)>,
+
+    /// Where a campaign keeps its layers [default: `layers` beside its rootfs.h5]
+    #[arg(long, value_name = "DIR")]
+    layers: Option<PathBuf>,
+
     /// Take this repository of a corpus as official, too
     #[arg(long, value_name = "FAMILY=REPOSITORY", value_parser = official)]
     official: Vec<(String, String)>,
@@ -33,6 +59,18 @@ pub struct Args {
     /// Write what the database holds as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+
+    #[command(flatten)]
+    registries: RegistryArgs,
+}
+
+fn renamed(text: &str) -> Result<(String, String), String> {
+    match text.rsplit_once('=') {
+        Some((image, name)) if !image.is_empty() && !name.is_empty() => {
+            Ok((image.to_owned(), name.to_owned()))
+        }
+        _ => Err("give IMAGE=NAME, such as oci:mirror:debian-12=docker.io/library/debian:12".into()),
+    }
 }
 
 fn official(text: &str) -> Result<(String, String), String> {
@@ -49,8 +87,11 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     if !context.world.is_root() {
         return Ok(Code::Done);
     }
-    if args.sources.is_empty() && args.add.is_none() {
-        eprintln!("stratigraph: no source; give path sets or a corpus, or --add BASES to show a database");
+    if args.sources.is_empty() && args.image.is_empty() && args.add.is_none() {
+        eprintln!(
+            "stratigraph: no source; give path sets, a corpus, a campaign or --image, or --add BASES to show \
+             a database"
+        );
         return Ok(Code::Usage);
     }
     let mut steps = show::Steps::begin();
@@ -60,8 +101,9 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     };
     let mut new = Sources::default();
     for source in &args.sources {
-        new.read(source, &args.official, context)?;
+        new.read(source, args, context)?;
     }
+    new.images(args, context)?;
     steps.mark("read");
     let bases = old.with(new.bases, new.chains, new.sources)?;
     steps.mark("join");
@@ -88,23 +130,86 @@ struct Sources {
 }
 
 impl Sources {
-    fn read(&mut self, path: &Path, more: &[(String, String)], context: &Context) -> anyhow::Result<()> {
-        if path.extension().is_some_and(|extension| extension == "h5") {
+    fn read(&mut self, path: &Path, args: &Args, context: &Context) -> anyhow::Result<()> {
+        if path.extension().is_none_or(|extension| extension != "h5") {
+            let guts = read_guts(path)?;
+            tell(&guts.skipped, context);
+            self.bases.extend(guts.bases);
+            self.sources.push(guts.source);
+        } else if h5::Reader::open_any(path)?.kind().as_deref() == Some(ROOTFS) {
+            let results = Results::read(path)?;
+            let beside = path.with_file_name("layers");
+            let images = read_campaign(&results, args.layers.as_ref().unwrap_or(&beside), args.names())?;
+            let universe = Digest(results.universe.identity());
+            let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+            let count = images.bases.len();
+            self.sources.push(format!("campaign {name} universe {universe} ({count} bases)"));
+            self.take(images, context);
+        } else {
             let corpus = Corpus::load(path)?;
-            let chains = official_chains(&corpus, more);
+            let chains = official_chains(&corpus, &args.official);
             let about = &corpus.provenance;
             let synthetic = if about.synthetic_seed.is_some() { " SYNTHETIC" } else { "" };
             self.sources.push(format!("corpus {} sha256:{}{synthetic}", about.source, about.source_sha256));
             self.chains.extend(chains);
-        } else {
-            let guts = read_guts(path)?;
-            for skipped in &guts.skipped {
-                show::line(context, format!("passed over: {skipped}"));
-            }
-            self.bases.extend(guts.bases);
-            self.sources.push(guts.source);
         }
         Ok(())
+    }
+
+    /// Reads the images of --image, each layer once.
+    fn images(&mut self, args: &Args, context: &Context) -> anyhow::Result<()> {
+        let asks = args.image.iter().any(|name| local(name).is_none());
+        let registries = asks.then(|| args.registries.source(context)).transpose()?.map(Arc::new);
+        let places = Places::new(registries);
+        let nothing = Universe::new(Vec::new());
+        let identity = nothing.identity();
+        let mut known: BTreeMap<Digest, LayerRecord> = BTreeMap::new();
+        for target in
+            args.image.iter().map(|name| places.expand(name)).collect::<Result<Vec<_>, _>>()?.concat()
+        {
+            let (source, inside) = places.open(&target)?;
+            let image = source.image(&inside, &PlatformChoice::default())?;
+            let image = Image { reference: target.clone(), ..image };
+            let mut record = |image: &Image, layer: &Layer| {
+                if let Some(record) = known.get(&layer.digest) {
+                    return Ok(record.clone());
+                }
+                let stream = source.open_layer(image, layer, 0).map_err(|e| e.to_string())?;
+                let record = read_layer(stream, layer, &nothing, &identity, &Limits::default());
+                let record = record.map_err(|e| format!("layer {}: {e}", layer.digest))?;
+                known.insert(layer.digest, record.clone());
+                Ok(record)
+            };
+            let mut images = Images::default();
+            images
+                .add(&image, args.names()(&target), &mut record)
+                .map_err(|reason| Error::Source { path: target.clone().into(), reason })?;
+            self.sources.extend(images.bases.iter().map(|base| base.origin.clone()));
+            self.take(images, context);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, images: Images, context: &Context) {
+        tell(&images.skipped, context);
+        self.bases.extend(images.bases);
+        self.chains.extend(images.chains);
+    }
+}
+
+impl Args {
+    /// The name of the base made of an image.
+    fn names(&self) -> impl Fn(&str) -> String {
+        |image| {
+            let given = self.name.iter().find(|(of, _)| of == image);
+            given.map_or_else(|| image.to_owned(), |(_, name)| name.clone())
+        }
+    }
+}
+
+fn tell(skipped: &[String], context: &Context) {
+    for skipped in skipped {
+        show::line(context, format!("passed over: {skipped}"));
     }
 }
 

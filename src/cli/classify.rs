@@ -2,12 +2,14 @@
 
 use super::{Code, Context, show};
 use crate::corpus::{Corpus, Error};
+use crate::h5;
 use crate::report;
 use crate::rootfs::Bases;
 use crate::rootfs::bases::{ChainIndex, read_guts};
 use crate::rootfs::classify::{
-    Answer, Calibration, Classifier, StudyCheck, StudyEntry, Summary, by_evidence,
+    Answer, Calibration, Classifier, StudyCheck, StudyEntry, Summary, by_evidence, by_results,
 };
+use crate::rootfs::results::{KIND as ROOTFS, Results};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,10 +19,11 @@ use std::path::{Path, PathBuf};
 /// From a corpus (.h5) comes the answer by evidence: the longest chain of layers shared with a known
 /// base, from the configs alone. From path sets (container-guts JSON files or an archive of them, as
 /// for `stratigraph bases`) come the study's score, bit for bit, and the likeness: with a confidence,
-/// the runner-up, the paths that decided, and the right to say "none of these".
+/// the runner-up, the paths that decided, and the right to say "none of these". From a campaign of
+/// `stratigraph rootfs` (`rootfs.h5`) come all three for each image.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// A corpus (.h5), or path sets (.json, a directory, .tar, .tar.gz, .tar.zst)
+    /// A campaign or a corpus (.h5), or path sets (.json, a directory, .tar, .tar.gz, .tar.zst)
     #[arg(value_name = "INPUT", required = true)]
     inputs: Vec<PathBuf>,
 
@@ -70,7 +73,18 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     let mut answers = Vec::new();
     let mut sources = known.as_ref().map_or_else(Vec::new, |bases| bases.provenance.sources.clone());
     for input in &args.inputs {
-        if input.extension().is_some_and(|extension| extension == "h5") {
+        let is_hdf5 = input.extension().is_some_and(|extension| extension == "h5");
+        let kind = if is_hdf5 { h5::Reader::open_any(input)?.kind() } else { None };
+        if kind.as_deref() == Some(ROOTFS) {
+            let bases =
+                database(known.as_ref(), input, |bases| bases.bases.is_empty() && bases.chains.is_empty())?;
+            let results = Results::read(input)?;
+            steps.mark("read");
+            let classifier = Classifier::new(bases, Calibration::default());
+            let found = by_results(&results, bases, &classifier, args.docker_export_artefacts);
+            answers.extend(found.map_err(|e| refused(input, e.to_string()))?);
+            steps.mark("score");
+        } else if is_hdf5 {
             let corpus = Corpus::load(input)?;
             steps.mark("read");
             let own;
@@ -90,11 +104,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
             answers.extend(by_evidence(&corpus, &ChainIndex::new(chains)));
             steps.mark("evidence");
         } else {
-            let Some(bases) = known.as_ref().filter(|bases| !bases.bases.is_empty()) else {
-                let reason = "path sets are compared with a base database; give one by --bases (made by \
-                              `stratigraph bases`)";
-                return Err(Error::Source { path: input.clone(), reason: reason.into() }.into());
-            };
+            let bases = database(known.as_ref(), input, |bases| bases.bases.is_empty())?;
             let classifier = Classifier::new(bases, Calibration::default());
             let images = read_guts(input)?;
             steps.mark("read");
@@ -138,6 +148,23 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     }
     show::line(context, steps.summary());
     Ok(Code::Done)
+}
+
+/// The database, which must hold what an input is compared with.
+fn database<'a>(
+    known: Option<&'a Bases>,
+    input: &Path,
+    lacks: impl Fn(&Bases) -> bool,
+) -> Result<&'a Bases, Error> {
+    known.filter(|bases| !lacks(bases)).ok_or_else(|| {
+        let reason = "path sets are compared with a base database; give one by --bases (made by \
+                      `stratigraph bases`)";
+        refused(input, reason.into())
+    })
+}
+
+fn refused(input: &Path, reason: String) -> Error {
+    Error::Source { path: input.to_owned(), reason }
 }
 
 fn read_study(path: &Path) -> Result<BTreeMap<String, StudyEntry>, Error> {

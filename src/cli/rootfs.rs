@@ -123,7 +123,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
             format!("{readers} connections (--connections) for more ranks: {idle} of them read no layers"),
         );
     }
-    let sources = Sources { open: Mutex::default(), registries };
+    let sources = Sources::new(registries);
     let targets = targets(args, context, &sources)?;
     let layers = args.layers.clone().unwrap_or_else(|| args.output.join("layers"));
     let platform = PlatformChoice { wanted: args.platform.clone(), fallback: !args.strict_platform };
@@ -300,14 +300,19 @@ fn targets(args: &Args, context: &Context, sources: &Sources) -> anyhow::Result<
 }
 
 /// The places that images come from, each opened once.
-struct Sources {
+pub(super) struct Sources {
     open: Mutex<HashMap<String, Arc<dyn Source>>>,
     registries: Option<Arc<Registries>>,
 }
 
 impl Sources {
+    /// Nothing is opened yet; `registries` is asked for what is not on this machine.
+    pub(super) fn new(registries: Option<Arc<Registries>>) -> Self {
+        Self { open: Mutex::default(), registries }
+    }
+
     /// A target's source and its name there.
-    fn open(&self, target: &str) -> source::Result<(Arc<dyn Source>, String)> {
+    pub(super) fn open(&self, target: &str) -> source::Result<(Arc<dyn Source>, String)> {
         let Some((kind, rest)) = local(target) else {
             return Ok((Arc::clone(self.registries(target)?) as Arc<dyn Source>, target.to_owned()));
         };
@@ -334,7 +339,7 @@ impl Sources {
     }
 
     /// The targets that a name stands for: one, or all images of its place.
-    fn expand(&self, name: &str) -> source::Result<Vec<String>> {
+    pub(super) fn expand(&self, name: &str) -> source::Result<Vec<String>> {
         let Some((kind, rest)) = local(name) else { return self.registries(name)?.expand(name) };
         let (place, inside) = split(name, rest)?;
         if !inside.is_empty() || kind == "rootfs" {
@@ -349,7 +354,7 @@ impl Sources {
 }
 
 /// The kind of a place that is on this machine, and what follows it; `None` for an image in a registry.
-fn local(target: &str) -> Option<(&str, &str)> {
+pub(super) fn local(target: &str) -> Option<(&str, &str)> {
     target.split_once(':').filter(|(kind, _)| matches!(*kind, "oci" | "docker-archive" | "rootfs"))
 }
 

@@ -126,6 +126,14 @@ pub fn classification_text(summary: &Summary) -> String {
     if summary.evidence.values().sum::<u64>() > 0 {
         parts.push(counts("evidence", &summary.evidence));
     }
+    if summary.agreement.iter().sum::<u64>() > 0 {
+        let mut t = table(&["families of the three answers", "images"]);
+        let how = ["all agree", "as published differs", "evidence differs", "likeness differs", "all differ"];
+        for (how, n) in how.into_iter().zip(summary.agreement) {
+            t.add_row([how.to_owned(), count(n)]);
+        }
+        parts.push(t.to_string());
+    }
     if published > 0 {
         let mut t = table(&["", "published score", "confidence"]);
         for (i, (score, confidence)) in summary.published_scores.iter().zip(&summary.confidences).enumerate()

@@ -107,7 +107,7 @@ impl<'a> Record<'a> {
     }
 
     /// The identities of one kind, empty layers left out.
-    fn ids(&self, kind: ChainKind) -> Vec<&'a str> {
+    pub(super) fn ids(&self, kind: ChainKind) -> Vec<&'a str> {
         let content = |ids: &[&'a str]| ids.iter().copied().filter(|id| !is_empty_layer(id)).collect();
         match kind {
             ChainKind::DiffIds => content(&self.diff_ids),

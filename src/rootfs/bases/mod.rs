@@ -7,12 +7,13 @@
 //! - its **chains** ([`Chain`]): the identities of its layers, lowest first. An image whose lowest
 //!   layers are a base's chain is built on that base, which its config alone proves.
 //!
-//! Sources are path sets in the format of `container-guts` ([`read_guts`]), any image or root file
-//! system whose paths were read, and the official repositories of a corpus
+//! Sources are path sets in the format of `container-guts` ([`read_guts`]), real images, which give
+//! paths and chains at once ([`Images`]), and the official repositories of a corpus
 //! ([`official_chains`]).
 
 mod chain;
 mod guts;
+mod images;
 mod name;
 mod store;
 
@@ -20,6 +21,7 @@ pub use chain::{
     Chain, ChainIndex, ChainKind, Evidence, Record, is_empty_diff_id, manifests_of_configs, official_chains,
 };
 pub use guts::{Guts, read_guts};
+pub use images::{Identities, Images, read_campaign};
 pub use name::{DISTRIBUTIONS, official_family, version_of_tag, version_of_tags};
 
 use super::Universe;

@@ -1,5 +1,6 @@
 //! What a campaign found: the three answers of every image, and how they compare.
 
+use super::joined::NOT_READ;
 use super::{ByPaths, Classifier, Evidence, Likeness};
 use crate::corpus::Corpus;
 use crate::rootfs::bases::{ChainIndex, Record, manifests_of_configs};
@@ -53,6 +54,11 @@ pub const UNKNOWN_ROOT: &str = "its lowest layer is not that of a known base";
 pub const NO_PATHS: &str = "none of its paths is in any base: the published score divides by zero";
 
 impl Answer {
+    /// No answer yet for this image.
+    pub fn of(image: String) -> Self {
+        Self { image, published: None, evidence: None, likeness: None, notes: Vec::new() }
+    }
+
     /// Puts names to the answers by paths.
     pub fn by_paths(image: String, classifier: &Classifier<'_>, found: ByPaths) -> Self {
         let base = |lane: usize| &classifier.bases.bases[classifier.model.base[lane]];
@@ -188,6 +194,9 @@ pub struct Summary {
     pub evidence_and_likeness: Vec<(String, String, u64)>,
     /// Families by likeness, as published, images.
     pub likeness_and_published: Vec<(String, String, u64)>,
+    /// Images with all three answers: all agree on the family, only the published one differs, only
+    /// evidence differs, only likeness differs, all differ.
+    pub agreement: [u64; 5],
     /// By what evidence, and whether a whole chain was found: images.
     pub evidence: BTreeMap<String, u64>,
     /// Why images have no answer, or no whole one.
@@ -215,6 +224,16 @@ impl Summary {
                 let version = version.map_or(NO_VERSION, |v| v);
                 let family = summary.bases.entry(family.clone()).or_default();
                 family.entry(version.to_owned()).or_default()[i] += 1;
+            }
+            if let (Some((p, _)), Some((e, _)), Some((l, _))) = (published, evidence, by_likeness) {
+                let how = match (e == l, p == l, p == e) {
+                    (true, true, _) => 0,
+                    (true, ..) => 1,
+                    (_, true, _) => 2,
+                    (.., true) => 3,
+                    _ => 4,
+                };
+                summary.agreement[how] += 1;
             }
             let name = |found: Option<(&String, Option<&String>)>| {
                 found.map_or(NO_ANSWER, |(family, _)| family).to_owned()
@@ -258,7 +277,9 @@ impl Summary {
             *self.evidence.entry(evidence.describe()).or_default() += 1;
         }
         for note in &answer.notes {
-            *self.unanswered.entry(note.clone()).or_default() += 1;
+            // Reasons name layers and hosts; that there was one is what is counted.
+            let kind = if note.starts_with(NOT_READ) { NOT_READ } else { note };
+            *self.unanswered.entry(kind.to_owned()).or_default() += 1;
         }
     }
 }

@@ -13,6 +13,7 @@ mod calibration;
 mod campaign;
 mod cluster;
 mod features;
+mod joined;
 mod logistic;
 mod model;
 mod published;
@@ -23,6 +24,7 @@ pub use campaign::{
 };
 pub use cluster::{Clusters, Kind};
 pub use features::{Fit, fit};
+pub use joined::{OtherUniverse, by_results};
 pub use logistic::Logistic;
 pub use model::{Model, NAT, Tally};
 pub use published::{Published, published};
