@@ -224,7 +224,7 @@ fn listing(bases: &Bases) -> serde_json::Value {
     serde_json::json!({
         "kind": "bases",
         "sources": bases.provenance.sources,
-        "paths": bases.universe.len(),
+        "paths": bases.listed().len(),
         "bases": bases.bases.iter().map(base).collect::<Vec<_>>(),
         "chains": bases.chains.iter().map(chain).collect::<Vec<_>>(),
     })

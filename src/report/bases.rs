@@ -36,7 +36,7 @@ pub fn bases_text(bases: &Bases) -> String {
         "{t}\n\n{} bases of {} families, {} paths, {} chains\nsources:\n  {sources}",
         bases.bases.len(),
         bases.families(),
-        count(bases.universe.len() as u64),
+        count(bases.listed().len()),
         count(bases.chains.len() as u64),
     )
 }
@@ -59,7 +59,7 @@ pub fn accuracy_text(accuracy: &Accuracy) -> String {
         "as published:\nfamily right",
         "version\nright",
     ]);
-    for row in &accuracy.rows {
+    for row in accuracy.rows.iter().chain([&accuracy.unlisted]) {
         t.add_row([
             row.kind.clone(),
             count(row.images),

@@ -3,7 +3,7 @@
 //! Two kinds of knowledge about a base, kept in one file, because one rarely has both:
 //!
 //! - its **paths** ([`Base`]): which files it has. All paths of all bases are the [`Universe`];
-//!   likeness and the study's score are computed over them.
+//!   likeness and the study's score are computed over them. With them go the [`signs`] of distributions.
 //! - its **chains** ([`Chain`]): the identities of its layers, lowest first. An image whose lowest
 //!   layers are a base's chain is built on that base, which its config alone proves.
 //!
@@ -15,6 +15,7 @@ mod chain;
 mod guts;
 mod images;
 mod name;
+pub mod signs;
 mod store;
 
 pub use chain::{
@@ -93,7 +94,7 @@ pub struct Provenance {
 /// The base database.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bases {
-    /// Every path of every base.
+    /// Every path of every base, and every place where a distribution signs.
     pub universe: Universe,
     /// The bases with paths, by ascending name.
     pub bases: Vec<Base>,
@@ -123,7 +124,10 @@ impl Bases {
     /// # Errors
     /// [`Error::Twice`] if two bases of one name have different paths.
     pub fn new(new: Vec<NewBase>, chains: Vec<Chain>, provenance: Provenance) -> Result<Self, Error> {
-        let universe = Universe::new(new.iter().flat_map(|base| base.paths.iter().cloned()).collect());
+        let signs = signs::signs().map(|(_, path)| path.into_bytes());
+        let paths = new.iter().flat_map(|base| base.paths.iter().cloned());
+        // A database of chains alone needs no paths.
+        let universe = Universe::new(paths.chain(signs.filter(|_| !new.is_empty())).collect());
         let mut bases: Vec<Base> = Vec::with_capacity(new.len());
         for base in new {
             let paths = base.paths.iter().filter_map(|path| universe.find(path)).collect();
@@ -169,6 +173,11 @@ impl Bases {
         });
         Self::new(new.collect(), self.chains.clone(), self.provenance.clone())
             .expect("the names of a database are distinct")
+    }
+
+    /// The paths that some base has.
+    pub fn listed(&self) -> RoaringBitmap {
+        self.bases.iter().fold(RoaringBitmap::new(), |all, base| all | &base.paths)
     }
 
     /// Number of families with paths.

@@ -2,7 +2,7 @@
 //!
 //! | dataset | shape, type | |
 //! |---|---|---|
-//! | `universe/bytes`, `universe/offsets` | u8; u64, paths + 1 | all paths, sorted by components |
+//! | `universe/bytes`, `universe/offsets` | u8; u64, paths + 1 | all paths and signs, sorted by components |
 //! | `base/{name,family,version,origin,created}` | string tables, one string a base | |
 //! | `base/path_offsets`, `base/paths` | u64, bases + 1; u32 | ids of each base's paths, ascending |
 //! | `chain/kind` | u8, chains | 0 diff_ids, 1 layer digests, 2 `ADD file:` |
@@ -19,7 +19,7 @@ use roaring::RoaringBitmap;
 use std::path::Path;
 
 /// Layout version of `bases.h5`.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 /// What the file says it is.
 const KIND: &str = "bases";
 
@@ -47,7 +47,7 @@ impl Bases {
         w.array("chain/name_offsets", &offsets(self.chains.iter().map(|c| c.names.len() as u64)))?;
         w.strings("chain/names", &self.chains.iter().flat_map(|c| &c.names).collect())?;
         w.strings("sources", &self.provenance.sources.iter().collect())?;
-        w.number("paths", self.universe.len() as u64)?;
+        w.number("paths", self.listed().len())?;
         w.number("bases", self.bases.len() as u64)?;
         w.number("chains", self.chains.len() as u64)?;
         Ok(w.finish()?)

@@ -1,5 +1,6 @@
 //! How sure an answer is: from features to probabilities.
 
+use super::choice::Choice;
 use super::features::Fit;
 use super::logistic::Logistic;
 use serde::{Deserialize, Serialize};
@@ -11,8 +12,8 @@ use serde::{Deserialize, Serialize};
 /// other bases, too.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
-    /// Is the best base's family the image's?
-    pub family: Logistic,
+    /// Which family is the image's, or none?
+    pub family: Choice,
     /// Is the best base's version the image's, given that the family is?
     pub version: Logistic,
     /// No family is answered below this confidence.
@@ -21,10 +22,14 @@ pub struct Calibration {
     pub version_threshold: f64,
 }
 
+/// The most confidence in an image that two distributions sign, unless its base is nearly whole. The
+/// tuning part has no such image on a base of the database, so that no more can be supported.
+const CONTESTED: f64 = 0.9;
+
 impl Calibration {
     /// Confidence in the family.
     pub fn family(&self, fit: &Fit) -> f64 {
-        self.family.probability(&fit.family)
+        if fit.contested { fit.probability.min(CONTESTED) } else { fit.probability }
     }
 
     /// Confidence in family and version.
@@ -36,20 +41,9 @@ impl Calibration {
 impl Default for Calibration {
     fn default() -> Self {
         Self {
-            family: Logistic {
-                bias: -6.571_550_973_371_391,
-                weights: vec![
-                    0.0,
-                    0.829_770_616_799_137_7,
-                    0.0,
-                    1.276_875_694_222_411_8,
-                    0.509_524_635_224_977_2,
-                    0.074_794_696_059_428_62,
-                    1.406_062_155_791_091,
-                    0.0,
-                    4.832_486_540_828_801,
-                    1.421_713_487_732_765,
-                ],
+            family: Choice {
+                bias: -6.304_397_758_903_906,
+                weights: vec![0.84, 0.67, 3.09, 1.69, 0.98, 1.05, 0.58],
             },
             version: Logistic {
                 bias: -3.774_020_044_936_518_7,

@@ -7,6 +7,7 @@
 //! and its sub-directories, down to [`DEPTH`] components.
 
 use crate::rootfs::Universe;
+use roaring::RoaringBitmap;
 use rustc_hash::FxHashMap;
 
 /// Directories with at most so many paths are not split.
@@ -98,10 +99,11 @@ pub struct Clusters {
 }
 
 impl Clusters {
-    /// Cuts the universe.
-    pub fn new(universe: &Universe) -> Self {
+    /// Cuts the universe. How large directories are goes by the paths that are `listed`, those of the
+    /// bases.
+    pub fn new(universe: &Universe, listed: &RoaringBitmap) -> Self {
         let mut below: FxHashMap<&[u8], u32> = FxHashMap::default();
-        for path in universe.iter() {
+        for path in listed.iter().map(|id| universe.get(id)) {
             for directory in directories(path) {
                 *below.entry(directory).or_default() += 1;
             }
@@ -114,7 +116,7 @@ impl Clusters {
             let mut place: &[u8] = b"";
             for (depth, directory) in directories(path).enumerate() {
                 place = directory;
-                if depth == deepest || below[directory] <= SMALL {
+                if depth == deepest || below.get(directory).is_none_or(|n| *n <= SMALL) {
                     break;
                 }
             }
@@ -146,7 +148,7 @@ mod tests {
         paths.push(b"usr/share/doc/x/copyright".to_vec());
         paths.push(b"usr/lib/a/b/c.pyc".to_vec());
         let universe = Universe::new(paths);
-        let clusters = Clusters::new(&universe);
+        let clusters = Clusters::new(&universe, &(0..universe.len() as u32).collect());
         let of = |path: &str| clusters.of[universe.find(path.as_bytes()).unwrap() as usize];
         assert_eq!(of("usr/bin/p1"), of("usr/bin/p2"));
         assert_eq!(of("usr/lib/a/1"), of("usr/lib/b/1"));

@@ -1,32 +1,62 @@
 //! What the confidence of an answer is computed from.
 
+use super::choice::Choice;
 use super::cluster::Kind;
-use super::model::{Model, NAT, Tally};
+use super::model::{Model, NAT, NO_SIGN, Tally};
+use crate::rootfs::bases::signs;
 
 /// Number of family features.
-pub const FAMILY: usize = 10;
+pub const FAMILY: usize = 7;
 /// Number of version features.
 pub const VERSION: usize = 9;
 
-/// Nats for each unit of log-odds of a base's brand, when families are chosen.
-pub const BRAND: f64 = 6.0;
+/// Below this share of its nearest base's core paths an image that another distribution signs, too, is
+/// contested.
+const NEARLY_WHOLE: f64 = 0.95;
 
-/// The best bases for a path set, and how well it fits.
+/// A family and how well it fits: its best base, and what speaks for it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Candidate {
+    /// Index in [`Model::families`].
+    pub family: usize,
+    /// Lane (index in [`Model::base`]) of its most likely base; ties go to the lower lane.
+    pub lane: usize,
+    /// Share of that base's core paths that the image has.
+    pub coverage: f64,
+    /// Another distribution signs the image, too, and the base is not nearly whole.
+    pub contested: bool,
+    /// Each grows with the odds that the family is right:
+    ///
+    /// 0. log-odds of the share that is there of the core paths that all bases of the family have;
+    /// 1. minus the logarithm of the places where another distribution signs (1 + the most of one);
+    /// 2. the logarithm of the places where this distribution signs and no other known family is signed;
+    /// 3. log-odds of their share in the base of which most are there;
+    /// 4. how whole the directories are of which something is there (minus the logarithm of the rest);
+    /// 5. how whole the base is, likewise;
+    /// 6. minus the logarithm of 1 + core paths of other families for each one of this.
+    pub features: [f64; FAMILY],
+}
+
+/// The best bases for a path set, and how well they fit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fit {
-    /// Lane (index in [`Model::base`]) of the best base.
+    /// Lane of the best base.
     pub best: usize,
     /// Best base of another family.
     pub other: Option<usize>,
     /// Second-best base of the same family.
     pub sibling: Option<usize>,
-    /// Nats between the best base and `other`.
+    /// Log-odds, in nats, between the best base's family and that of `other`.
     pub margin: f64,
     /// Nats between the best base and `sibling`.
     pub version_margin: f64,
     /// Share of the best base's core paths that the image has.
     pub coverage: f64,
-    /// Each grows with the odds that the family is right.
+    /// Probability of the best base's family, before any cap.
+    pub probability: f64,
+    /// See [`Candidate::contested`].
+    pub contested: bool,
+    /// Features of the best base's family.
     pub family: [f64; FAMILY],
     /// Each grows with the odds that the version is right, given that the family is.
     pub version: [f64; VERSION],
@@ -53,139 +83,182 @@ struct Count {
     of: u32,
 }
 
-impl Count {
-    fn add(&mut self, present: u32, of: u32) {
-        self.present += present;
-        self.of += of;
-    }
+/// Counts of a family.
+#[derive(Default, Clone, Copy)]
+struct Counts {
+    every: u32,
+    own: u32,
+    strange: u32,
+    covered: u32,
+    signs: u32,
+    patchy: Count,
 }
 
-/// For each base how much of its brand is there.
-fn brands(model: &Model, tally: &Tally) -> Vec<Count> {
-    let mut brands = vec![Count::default(); model.len()];
-    for (i, block) in model.blocks.iter().enumerate().filter(|(_, block)| block.brand != u16::MAX) {
-        for (lane, brand) in brands.iter_mut().enumerate() {
-            if model.family[lane] == usize::from(block.brand) && model.has(i, lane) {
-                brand.add(tally.block[i], block.size);
+/// Every family of the model with its most likely base, in the order of [`Model::families`].
+pub fn candidates(model: &Model, tally: &Tally) -> Vec<Candidate> {
+    let families = model.families.len();
+    let mut lanes: Vec<Option<usize>> = vec![None; families];
+    for (lane, family) in model.family.iter().enumerate() {
+        let best = &mut lanes[*family];
+        if best.is_none_or(|best| tally.score[lane] > tally.score[best]) {
+            *best = Some(lane);
+        }
+    }
+    let lanes: Vec<usize> = lanes.into_iter().flatten().collect();
+    let mut counts = vec![Counts::default(); families];
+    let mut foreign = vec![0u32; families * signs::COUNT];
+    let mut signed = vec![0u32; model.len()];
+    for &i in &tally.touched_blocks {
+        let i = i as usize;
+        let (block, present) = (&model.blocks[i], tally.block[i]);
+        if block.sign != NO_SIGN {
+            for (family, count) in counts.iter_mut().enumerate() {
+                let own = model.distribution[family] == Some(block.sign);
+                if own && !model.in_another_family(i, family) {
+                    count.signs += present;
+                } else if !own && !model.in_family(i, family) {
+                    foreign[family * signs::COUNT + usize::from(block.sign)] += present;
+                }
+            }
+            for (lane, signed) in signed.iter_mut().enumerate() {
+                *signed += if model.signs(i, lane) { present } else { 0 };
+            }
+        }
+        if block.core {
+            for (family, count) in counts.iter_mut().enumerate() {
+                if !model.in_family(i, family) {
+                    count.strange += present;
+                    continue;
+                }
+                count.own += present;
+                count.every += if model.in_every(i, family) { present } else { 0 };
+                count.covered += if model.has(i, lanes[family]) { present } else { 0 };
             }
         }
     }
-    brands
+    for &cluster in tally.touched.iter().filter(|c| model.kinds[**c as usize] == Kind::Core) {
+        let row = cluster as usize * model.width;
+        for (count, lane) in counts.iter_mut().zip(&lanes) {
+            let (of, shared) = (model.counts[row + lane], tally.shared[row + lane]);
+            if shared > 0 {
+                count.patchy.present += (of - shared) as u32;
+                count.patchy.of += of as u32;
+            }
+        }
+    }
+    let weigh = |(family, count): (usize, &Counts)| {
+        let lane = lanes[family];
+        let theirs = foreign[family * signs::COUNT..][..signs::COUNT].iter().max().copied().unwrap_or(0);
+        let coverage = ratio(count.covered, model.totals.core[lane]);
+        let signed_share = (0..model.len())
+            .filter(|lane| model.family[*lane] == family && model.totals.signs[*lane] > 0)
+            .map(|lane| share(signed[lane], model.totals.signs[lane]))
+            .reduce(f64::max);
+        Candidate {
+            family,
+            lane,
+            coverage,
+            contested: theirs > 0 && coverage < NEARLY_WHOLE,
+            features: [
+                odds(ratio(count.every, model.totals.every[family])),
+                -f64::from(theirs).ln_1p(),
+                f64::from(count.signs).ln_1p(),
+                signed_share.map_or(0.0, odds),
+                -(ratio(count.patchy.present, count.patchy.of) + 0.003).ln(),
+                -(1.003 - coverage).ln(),
+                -ratio(count.strange, count.own).ln_1p(),
+            ],
+        }
+    };
+    counts.iter().enumerate().map(weigh).collect()
 }
 
 /// Weighs a scored tally. `None` if the model has no base.
 ///
-/// Ties go to the lower lane, that is the first by name.
-pub fn fit(model: &Model, tally: &Tally) -> Option<Fit> {
-    let brands = brands(model, tally);
-    let bonus =
-        |b: &Count| if b.of == 0 { 0 } else { (BRAND * NAT * odds(share(b.present, b.of))).round() as i64 };
-    let named: Vec<i64> =
-        brands.iter().zip(&tally.score).map(|(brand, score)| score + bonus(brand)).collect();
-    let first = |score: &[i64], lanes: &mut dyn Iterator<Item = usize>| {
-        lanes.max_by_key(|lane| (score[*lane], std::cmp::Reverse(*lane)))
+/// Ties go to the family, and the lane, that is first by name.
+pub fn fit(model: &Model, tally: &Tally, choice: &Choice) -> Option<Fit> {
+    let candidates = candidates(model, tally);
+    let utility: Vec<f64> = candidates.iter().map(|c| choice.utility(&c.features)).collect();
+    let first = |of: &mut dyn Iterator<Item = usize>| {
+        of.reduce(|best, next| if utility[next] > utility[best] { next } else { best })
     };
-    let all = 0..model.len();
-    let family = model.family[first(&named, &mut all.clone())?];
-    let best = first(&tally.score, &mut all.clone().filter(|lane| model.family[*lane] == family))?;
-    let other = first(&named, &mut all.clone().filter(|lane| model.family[*lane] != family));
-    let sibling =
-        first(&tally.score, &mut all.clone().filter(|lane| *lane != best && model.family[*lane] == family));
-    let behind =
-        |score: &[i64], to: Option<usize>| to.map_or(50.0, |to| (score[best] - score[to]) as f64 / NAT);
-    let (margin, version_margin) = (behind(&named, other), behind(&tally.score, sibling));
-
-    let mut others = vec![0u64; model.words];
-    let mut siblings = vec![0u64; model.words];
-    for lane in all {
-        let to = match model.family[lane] == family {
-            true if lane == best => continue,
-            true => &mut siblings,
-            false => &mut others,
-        };
-        to[lane / 64] |= 1 << (lane % 64);
-    }
-    let branded = brands[best];
-    let [mut own, mut exclusive, mut only_this] = [Count::default(); 3];
-    let [mut not_sibling, mut sibling_only] = [Count::default(); 2];
-    let (mut siblings_present, mut family_present, mut strange) = (0, 0, 0);
-    for (i, block) in model.blocks.iter().enumerate().filter(|(_, block)| block.core) {
-        let (present, size) = (tally.block[i], block.size);
-        let mask = &model.masks[i * model.words..][..model.words];
-        let meets = |set: &[u64]| mask.iter().zip(set).any(|(a, b)| a & b != 0);
-        let in_siblings = meets(&siblings);
-        if model.has(i, best) {
-            own.add(present, size);
-            family_present += present;
-            if !meets(&others) {
-                exclusive.add(present, size);
-            }
-            if !in_siblings {
-                only_this.add(present, size);
-            }
-            if sibling.is_some_and(|sibling| !model.has(i, sibling)) {
-                not_sibling.add(present, size);
-            }
-        } else if in_siblings {
-            family_present += present;
-            siblings_present += present;
-            if sibling.is_some_and(|sibling| model.has(i, sibling)) {
-                sibling_only.add(present, size);
-            }
-        } else {
-            strange += present;
-        }
-    }
-
-    let (mut agreement, mut jaccard, mut clusters) = (0.0, 0.0, 0);
-    let mut patchy = Count::default();
-    for cluster in (0..model.kinds.len()).filter(|c| model.kinds[*c] == Kind::Core) {
-        let count = model.counts[cluster * model.width + best];
-        if count > 0 {
-            let shared = tally.shared[cluster * model.width + best];
-            clusters += 1;
-            agreement += f64::from(shared) / f64::from(count);
-            jaccard += f64::from(shared) / f64::from(count + tally.paths[cluster] - shared);
-            if shared > 0 {
-                patchy.add((count - shared) as u32, count as u32);
-            }
-        }
-    }
-    let clusters = f64::from(clusters.max(1));
-    let (agreement, jaccard) = (agreement / clusters, jaccard / clusters);
-    let coverage = ratio(own.present, own.of);
-    let hole = ratio(patchy.present, patchy.of);
-    let brand = odds(share(branded.present, branded.of));
-    let signed = branded.of == 0 || share(branded.present, branded.of) > 0.25;
+    let at = first(&mut (0..candidates.len()))?;
+    let best = candidates[at];
+    let second = first(&mut (0..candidates.len()).filter(|c| *c != at));
+    let sibling = sibling(model, tally, best.lane);
+    let behind = sibling.map_or(50.0, |to| (tally.score[best.lane] - tally.score[to]) as f64 / NAT);
     Some(Fit {
-        best,
-        other,
+        best: best.lane,
+        other: second.map(|c| candidates[c].lane),
         sibling,
-        margin,
-        version_margin,
-        coverage,
-        family: [
-            margin.max(0.0).ln_1p(),
-            odds(coverage),
-            odds(ratio(exclusive.present, exclusive.of)),
-            odds(agreement),
-            odds(jaccard),
-            if branded.of > 0 { brand } else { odds(agreement) },
-            if branded.of > 0 { brand.min(odds(jaccard)) } else { odds(jaccard) },
-            f64::from(u8::from(signed)),
-            -ratio(strange, family_present).ln_1p(),
-            -(hole + 0.003).ln(),
-        ],
-        version: [
-            version_margin.max(0.0).ln_1p(),
-            -(hole + 0.0005).ln(),
-            -f64::from(patchy.present).ln_1p(),
-            odds(share(only_this.present, only_this.of)),
-            odds(share(not_sibling.present, not_sibling.of)),
-            -odds(share(sibling_only.present, sibling_only.of)),
-            -f64::from(siblings_present).ln_1p(),
-            odds(agreement),
-            odds(coverage),
-        ],
+        margin: second.map_or(50.0, |c| utility[at] - utility[c]),
+        version_margin: behind,
+        coverage: best.coverage,
+        probability: choice.probability(&utility, at),
+        contested: best.contested,
+        family: best.features,
+        version: version(model, tally, best.lane),
     })
+}
+
+/// The second-best base of a base's family.
+fn sibling(model: &Model, tally: &Tally, best: usize) -> Option<usize> {
+    let same = |lane: &usize| *lane != best && model.family[*lane] == model.family[best];
+    (0..model.len()).filter(same).max_by_key(|lane| (tally.score[*lane], std::cmp::Reverse(*lane)))
+}
+
+/// The version features of a base.
+pub fn version(model: &Model, tally: &Tally, best: usize) -> [f64; VERSION] {
+    let sibling = sibling(model, tally, best);
+    let family = model.family[best];
+    let (mut only_this, mut not_sibling, mut sibling_only) = (0, 0, 0);
+    let (mut siblings_present, mut covered) = (0, 0);
+    for &i in &tally.touched_blocks {
+        let i = i as usize;
+        if !model.blocks[i].core || !model.in_family(i, family) {
+            continue;
+        }
+        let present = tally.block[i];
+        let in_sibling = sibling.is_some_and(|sibling| model.has(i, sibling));
+        if model.has(i, best) {
+            covered += present;
+            only_this += if model.in_another_lane(i, best) { 0 } else { present };
+            not_sibling += if sibling.is_some() && !in_sibling { present } else { 0 };
+        } else {
+            siblings_present += present;
+            sibling_only += if in_sibling { present } else { 0 };
+        }
+    }
+    let (mut agreement, mut patchy) = (0.0, Count::default());
+    // In ascending order, so that the sum does not depend on the order of the set.
+    let mut touched: Vec<_> = tally.touched.iter().map(|c| *c as usize).collect();
+    touched.sort_unstable();
+    for cluster in touched.into_iter().filter(|c| model.kinds[*c] == Kind::Core) {
+        let count = model.counts[cluster * model.width + best];
+        let shared = tally.shared[cluster * model.width + best];
+        if shared > 0 {
+            agreement += f64::from(shared) / f64::from(count);
+            patchy.present += (count - shared) as u32;
+            patchy.of += count as u32;
+        }
+    }
+    let agreement = agreement / f64::from(model.totals.clusters[best].max(1));
+    let hole = ratio(patchy.present, patchy.of);
+    let behind = sibling.map_or(50.0, |to| (tally.score[best] - tally.score[to]) as f64 / NAT);
+    let apart = |a: Option<usize>, b: Option<usize>| match (a, b) {
+        (Some(a), Some(b)) => model.totals.apart[a * model.len() + b],
+        _ => 0,
+    };
+    let coverage = ratio(covered, model.totals.core[best]);
+    [
+        behind.max(0.0).ln_1p(),
+        -(hole + 0.0005).ln(),
+        -f64::from(patchy.present).ln_1p(),
+        odds(share(only_this, model.totals.only[best])),
+        odds(share(not_sibling, apart(Some(best), sibling))),
+        -odds(share(sibling_only, apart(sibling, Some(best)))),
+        -f64::from(siblings_present).ln_1p(),
+        odds(agreement),
+        odds(coverage),
+    ]
 }

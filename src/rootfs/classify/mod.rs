@@ -11,6 +11,7 @@
 pub mod accuracy;
 mod calibration;
 mod campaign;
+mod choice;
 mod cluster;
 mod features;
 mod joined;
@@ -22,8 +23,9 @@ pub use calibration::Calibration;
 pub use campaign::{
     Answer, Comparison, NO_ANSWER, PublishedAnswer, StudyCheck, StudyEntry, Summary, by_evidence,
 };
+pub use choice::Choice;
 pub use cluster::{Clusters, Kind};
-pub use features::{Fit, fit};
+pub use features::{Candidate, Fit, candidates, fit};
 pub use joined::{OtherUniverse, by_results};
 pub use logistic::Logistic;
 pub use model::{Model, NAT, Tally};
@@ -64,7 +66,7 @@ pub struct Likeness {
     pub coverage: f64,
     /// Name of the best base of another family.
     pub runner_up: Option<String>,
-    /// How far behind it is, in nats.
+    /// How far behind its family is, in nats of log-odds.
     pub margin: f64,
     /// Name of the second-best base of the same family.
     pub version_runner_up: Option<String>,
@@ -113,6 +115,20 @@ impl<'a> Classifier<'a> {
         Self { bases, model: Model::new(bases, take), calibration, artefacts }
     }
 
+    /// The same, for a world in which the distribution of `family` is not known at all: it is not in the
+    /// list of those that sign.
+    pub fn unaware(
+        bases: &'a Bases,
+        calibration: Calibration,
+        family: &str,
+        take: impl Fn(usize) -> bool,
+    ) -> Self {
+        let unknown = super::bases::signs::distribution_of(family);
+        let model = Model::with_signs(bases, take, |sign| Some(sign) != unknown);
+        let artefacts = bases.set_of(EXPORT_ARTEFACTS.iter().map(|path| path.as_bytes()));
+        Self { bases, model, calibration, artefacts }
+    }
+
     /// The set with what `docker export` would have added to it.
     pub fn with_export_artefacts(&self, set: &RoaringBitmap) -> RoaringBitmap {
         set | &self.artefacts
@@ -156,7 +172,7 @@ impl<'a> Classifier<'a> {
     }
 
     fn likeness(&self, tally: &Tally) -> (Likeness, Option<Fit>) {
-        let fit = fit(&self.model, tally);
+        let fit = fit(&self.model, tally, &self.calibration.family);
         let own = tally.total - self.model.artefacts_in(tally);
         let mut answer = Likeness {
             family: None,

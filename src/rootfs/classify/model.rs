@@ -20,13 +20,11 @@
 //! The score of a base is the sum of the votes: a robust log-likelihood. Size of a base plays no
 //! part: what a large base has and the image lacks counts against it.
 //!
-//! # Names
+//! # Signs
 //!
-//! Distributions sign their files: `/etc/rocky-release`, `/usr/share/keyrings/debian-archive-keyring.gpg`.
-//! Core paths that carry the name of a family and that no other family has are its *brand*. Close
-//! relatives (CentOS and Rocky Linux, Debian and Ubuntu) differ in little else, so the share of a base's
-//! brand that an image has is added to its score when families are chosen, as log-odds times
-//! [`super::features::BRAND`]. A family without a brand (BusyBox) is neither helped nor hurt.
+//! Close relatives (CentOS and Rocky Linux, Debian and Ubuntu) differ in little but the files by which
+//! they sign ([`crate::rootfs::bases::signs`]). These are counted beside the score, also those that no base has: what
+//! becomes of them is said in [`super::features`].
 //!
 //! # Arithmetic
 //!
@@ -38,7 +36,7 @@
 //! 5,000 increments and 20,000 multiply-adds an image.
 
 use super::cluster::{Clusters, Kind};
-use crate::rootfs::bases::{Bases, EXPORT_ARTEFACTS};
+use crate::rootfs::bases::{Bases, EXPORT_ARTEFACTS, signs};
 use roaring::RoaringBitmap;
 use rustc_hash::FxHashMap;
 
@@ -51,6 +49,8 @@ const FARTHEST: usize = 320;
 /// Bases in one row, padded to whole vectors.
 const LANES: usize = 16;
 const NOWHERE: u32 = u32::MAX;
+/// [`Block::sign`] of paths that are no sign.
+pub(super) const NO_SIGN: u16 = u16::MAX;
 
 /// Costs for one kind of cluster.
 struct Costs {
@@ -73,6 +73,8 @@ pub(super) struct Block {
     pub cluster: u32,
     pub size: u32,
     pub core: bool,
+    /// Number of the distribution that signs here, or [`NO_SIGN`].
+    pub sign: u16,
     /// Family whose name the paths carry, or `u16::MAX`; only where no base of another family has them.
     pub brand: u16,
 }
@@ -104,12 +106,38 @@ pub struct Model {
     votes: [Vec<i32>; 3],
     /// The cluster of what `docker export` adds: counted for the published score only.
     artefacts: u32,
+    /// The cluster of signs that no base has: counted for no score.
+    unlisted: u32,
+    /// Distribution of each family, if it is a known one.
+    pub(super) distribution: Vec<Option<u16>>,
+    /// Blocks x family words: families of which some base has the block; of which every base has it.
+    in_families: Vec<u64>,
+    in_every: Vec<u64>,
+    family_words: usize,
+    pub(super) totals: Totals,
+}
+
+/// Numbers of paths that the features are shares of.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Totals {
+    /// Core paths of each base.
+    pub core: Vec<u32>,
+    /// Of these, those that no other base of its family has.
+    pub only: Vec<u32>,
+    /// Bases x bases: core paths that the first has and the second has not.
+    pub apart: Vec<u32>,
+    /// Signs of each base's own distribution that no other family has.
+    pub signs: Vec<u32>,
+    /// Core clusters of each base.
+    pub clusters: Vec<u32>,
+    /// Core paths that every base of a family has.
+    pub every: Vec<u32>,
 }
 
 /// Counts of one path set, reused from set to set.
 pub struct Tally {
     pub(super) block: Vec<u32>,
-    touched_blocks: Vec<u32>,
+    pub(super) touched_blocks: Vec<u32>,
     /// Clusters x width: paths shared with each base.
     pub(super) shared: Vec<i32>,
     /// Paths of the set in each cluster.
@@ -126,6 +154,11 @@ pub struct Tally {
 impl Model {
     /// Prepares the bases for which `take` is true. Paths that only others have count for nothing.
     pub fn new(bases: &Bases, take: impl Fn(usize) -> bool) -> Self {
+        Self::with_signs(bases, take, |_| true)
+    }
+
+    /// The same, for a world in which only those distributions sign for which `known` is true.
+    pub fn with_signs(bases: &Bases, take: impl Fn(usize) -> bool, known: impl Fn(u16) -> bool) -> Self {
         let base: Vec<_> = (0..bases.bases.len()).filter(|b| take(*b)).collect();
         let mut families: Vec<_> = base.iter().map(|b| bases.bases[*b].family.clone()).collect();
         families.sort();
@@ -140,21 +173,33 @@ impl Model {
                 path_masks[id as usize * words + lane / 64] |= 1 << (lane % 64);
             }
         }
-        let Clusters { of, mut kinds } = Clusters::new(&bases.universe);
-        let artefacts = kinds.len() as u32;
-        kinds.push(Kind::State);
+        let Clusters { of, mut kinds } = Clusters::new(&bases.universe, &bases.listed());
+        let (artefacts, unlisted) = (kinds.len() as u32, kinds.len() as u32 + 1);
+        kinds.extend([Kind::State, Kind::State]);
+        let mut signed = vec![NO_SIGN; bases.universe.len()];
+        for (number, path) in signs::signs().filter(|(number, _)| known(*number)) {
+            if let Some(id) = bases.universe.find(path.as_bytes()) {
+                signed[id as usize] = number;
+            }
+        }
         let is_artefact = |path: &[u8]| EXPORT_ARTEFACTS.iter().any(|a| a.as_bytes() == path);
         let stems: Vec<_> = families.iter().map(|f| stem(f)).collect();
-        let mut ids: FxHashMap<(u32, u16, &[u64]), u32> = FxHashMap::default();
+        let mut ids: FxHashMap<(u32, u16, u16, &[u64]), u32> = FxHashMap::default();
         let mut blocks: Vec<Block> = Vec::new();
         let mut block_of = Vec::with_capacity(of.len());
         for (id, path) in bases.universe.iter().enumerate() {
             let mask = &path_masks[id * words..][..words];
-            if mask.iter().all(|word| *word == 0) {
+            let sign = signed[id];
+            let nobody = mask.iter().all(|word| *word == 0);
+            if nobody && sign == NO_SIGN {
                 block_of.push(NOWHERE);
                 continue;
             }
-            let cluster = if is_artefact(path) { artefacts } else { of[id] };
+            let cluster = match nobody {
+                true => unlisted,
+                false if is_artefact(path) => artefacts,
+                false => of[id],
+            };
             let core = kinds[cluster as usize] == Kind::Core;
             let has = |family: usize| {
                 (0..base.len()).any(|b| families_of[b] == family && mask[b / 64] >> (b % 64) & 1 == 1)
@@ -162,8 +207,8 @@ impl Model {
             let alone = |family: usize| has(family) && !(0..families.len()).any(|f| f != family && has(f));
             let brand = if core { brand(path, &stems).filter(|f| alone(*f)) } else { None };
             let brand = brand.map_or(u16::MAX, |family| family as u16);
-            let block = *ids.entry((cluster, brand, mask)).or_insert_with(|| {
-                blocks.push(Block { cluster, size: 0, core, brand });
+            let block = *ids.entry((cluster, brand, sign, mask)).or_insert_with(|| {
+                blocks.push(Block { cluster, size: 0, core, brand, sign });
                 blocks.len() as u32 - 1
             });
             blocks[block as usize].size += 1;
@@ -189,8 +234,15 @@ impl Model {
             width,
             kinds,
             artefacts,
+            unlisted,
+            distribution: Vec::new(),
+            in_families: Vec::new(),
+            in_every: Vec::new(),
+            family_words: 0,
+            totals: Totals::default(),
         };
         model.prepare();
+        model.add_up();
         model
     }
 
@@ -208,7 +260,7 @@ impl Model {
         }
         self.absent = vec![0; self.counts.len()];
         let nothing = vec![0; self.width];
-        for cluster in (0..self.kinds.len()).filter(|c| *c != self.artefacts as usize) {
+        for cluster in 0..self.artefacts as usize {
             let at = cluster * self.width;
             let mut row = vec![0; self.width];
             self.vote(cluster, 0, &nothing, |lane, vote| row[lane] = vote);
@@ -217,6 +269,76 @@ impl Model {
                 *sum += i64::from(vote);
             }
         }
+    }
+
+    /// Which families have which blocks, and how many paths of each sort there are.
+    fn add_up(&mut self) {
+        let (lanes, families) = (self.len(), self.families.len());
+        self.distribution = self.families.iter().map(|family| signs::distribution_of(family)).collect();
+        self.family_words = families.div_ceil(64);
+        let words = self.blocks.len() * self.family_words;
+        (self.in_families, self.in_every) = (vec![0; words], vec![0; words]);
+        for block in 0..self.blocks.len() {
+            for family in 0..families {
+                let mut of = (0..lanes).filter(|lane| self.family[*lane] == family);
+                let (at, bit) = (block * self.family_words + family / 64, 1 << (family % 64));
+                self.in_families[at] |= if of.clone().any(|lane| self.has(block, lane)) { bit } else { 0 };
+                self.in_every[at] |= if of.all(|lane| self.has(block, lane)) { bit } else { 0 };
+            }
+        }
+        let core = |block: &usize| self.blocks[*block].core;
+        let size = |block: usize| self.blocks[block].size;
+        let all = || 0..self.blocks.len();
+        let count = |of: &dyn Fn(usize) -> bool| all().filter(core).filter(|b| of(*b)).map(size).sum::<u32>();
+        let totals = Totals {
+            core: (0..lanes).map(|lane| count(&|b| self.has(b, lane))).collect(),
+            only: (0..lanes)
+                .map(|lane| count(&|b| self.has(b, lane) && !self.in_another_lane(b, lane)))
+                .collect(),
+            apart: (0..lanes * lanes)
+                .map(|pair| count(&|b| self.has(b, pair / lanes) && !self.has(b, pair % lanes)))
+                .collect(),
+            signs: (0..lanes).map(|lane| all().filter(|b| self.signs(*b, lane)).map(size).sum()).collect(),
+            clusters: (0..lanes)
+                .map(|lane| {
+                    let core = (0..self.kinds.len()).filter(|c| self.kinds[*c] == Kind::Core);
+                    core.filter(|c| self.counts[c * self.width + lane] > 0).count() as u32
+                })
+                .collect(),
+            every: (0..families).map(|family| count(&|b| self.in_every(b, family))).collect(),
+        };
+        self.totals = totals;
+    }
+
+    /// True if some base of the family has the paths of the block.
+    pub(super) fn in_family(&self, block: usize, family: usize) -> bool {
+        self.in_families[block * self.family_words + family / 64] >> (family % 64) & 1 == 1
+    }
+
+    /// True if every base of the family has them.
+    pub(super) fn in_every(&self, block: usize, family: usize) -> bool {
+        self.in_every[block * self.family_words + family / 64] >> (family % 64) & 1 == 1
+    }
+
+    /// True if some base of another family has them.
+    pub(super) fn in_another_family(&self, block: usize, family: usize) -> bool {
+        (0..self.families.len()).any(|other| other != family && self.in_family(block, other))
+    }
+
+    /// True if another base of the family of the one in this lane has them.
+    pub(super) fn in_another_lane(&self, block: usize, lane: usize) -> bool {
+        let same = |other: &usize| *other != lane && self.family[*other] == self.family[lane];
+        (0..self.len()).filter(same).any(|other| self.has(block, other))
+    }
+
+    /// True if by the paths of the block the base in this lane is signed as what it is, and no base of
+    /// another family.
+    pub(super) fn signs(&self, block: usize, lane: usize) -> bool {
+        let (sign, family) = (self.blocks[block].sign, self.family[lane]);
+        sign != NO_SIGN
+            && self.distribution[family] == Some(sign)
+            && self.has(block, lane)
+            && !self.in_another_family(block, family)
     }
 
     /// True if the base in this lane has the paths of the block.
@@ -291,6 +413,9 @@ impl Model {
         for &block in &tally.touched_blocks {
             let count = tally.block[block as usize] as i32;
             let cluster = self.blocks[block as usize].cluster;
+            if cluster == self.unlisted {
+                continue;
+            }
             let paths = &mut tally.paths[cluster as usize];
             if *paths == 0 {
                 tally.touched.push(cluster);

@@ -30,7 +30,7 @@ proptest! {
     ) {
         let bases = world(&sets);
         let classifier = Classifier::new(&bases, Calibration::default());
-        let clusters = Clusters::new(&bases.universe);
+        let clusters = Clusters::new(&bases.universe, &bases.listed());
         let mut tally = classifier.model.tally();
         for image in &images {
             let paths: Vec<_> = image.iter().map(|p| path(*p)).collect();

@@ -121,7 +121,7 @@ impl<'a> Workshop<'a> {
     pub fn new(bases: &'a Bases, packages: &'a Packages) -> Self {
         let universe = &bases.universe;
         let mut names: Vec<&[u8]> = Vec::new();
-        for path in universe.iter() {
+        for path in bases.listed().iter().map(|id| universe.get(id)) {
             let slashes = path.iter().enumerate().filter(|(_, b)| **b == b'/');
             names.extend(slashes.map(|(end, _)| &path[..end]));
         }

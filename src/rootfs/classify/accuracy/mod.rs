@@ -5,11 +5,17 @@
 //! *report* part everything is measured. The classifier always knows all bases, but for the images of
 //! an unknown family or version: there it is not told of these.
 //!
+//! The classifier knows the names of distributions from a list ([`crate::rootfs::bases::signs`]), also of
+//! those that the database does not hold. A family that is in no list is the harder case. It is measured
+//! beside the others, on the same images, with the name of the family struck from the list
+//! ([`Accuracy::unlisted`]), and is part of the tuning.
+//!
 //! # What counts as right
 //!
 //! *Family*: the answer is the family of the base that the image was made from; for images without a
 //! base or on an unknown family, that there is no answer. Abstaining where there is a base is not
-//! right. *Version*: the answer is the base's version, exactly, even where another has the same or
+//! right. An image mixed of two bases is on the lower one, of which all is there; of the other a part was
+//! copied on it, and nothing that was copied makes it an image of that family. *Version*: the answer is the base's version, exactly, even where another has the same or
 //! nearly the same paths; on an unknown version every answer is wrong and abstaining is right.
 
 mod draw;
@@ -19,7 +25,8 @@ mod packages;
 pub use image::{Kind, Made, Workshop};
 pub use packages::{Package, Packages};
 
-use super::features::fit;
+use super::choice::{Choice, Sample as Chosen};
+use super::features::{candidates, fit, version};
 use super::{Calibration, Classifier, Logistic};
 use crate::rootfs::bases::Bases;
 use rayon::prelude::*;
@@ -135,6 +142,8 @@ pub struct Accuracy {
     pub calibration: Calibration,
     /// The report part: all images first, then by kind.
     pub rows: Vec<Row>,
+    /// The images on an unknown family again, with its name unknown, too. Not part of all.
+    pub unlisted: Row,
     /// The report part by confidence.
     pub confidence: Vec<Bin>,
     /// The goals.
@@ -195,8 +204,9 @@ pub fn measure(
         .map(|(kind, number)| {
             let made = workshop.make(*kind, 0, options.seed, *number);
             tick();
-            bench.sample(&made)
+            bench.samples(&made)
         })
+        .flatten_iter()
         .collect();
     let calibration = fit_calibration(&samples);
 
@@ -206,9 +216,16 @@ pub fn measure(
         .map(|(kind, number)| {
             let made = workshop.make(*kind, 1, options.seed, *number);
             tick();
-            (*kind, *number, made.base, bench.outcome(&made, &calibration))
+            (*kind, *number, made.base, bench.outcome(&made, bench.classifier(&made), &calibration))
         })
         .collect();
+    let mut unlisted = Row { kind: "unlisted-family".into(), ..Row::default() };
+    let strangers: Vec<_> = images.iter().filter(|(kind, _)| *kind == Kind::UnknownFamily).collect();
+    let again = strangers.par_iter().map(|(kind, number)| {
+        let made = workshop.make(*kind, 1, options.seed, *number);
+        bench.outcome(&made, &bench.unaware[made.base], &calibration)
+    });
+    again.collect::<Vec<_>>().iter().for_each(|outcome| unlisted.add(outcome));
     let tuning_bases = (0..bases.bases.len()).filter(|b| workshop.side[*b] == 0);
     summarise(
         &outcomes,
@@ -220,6 +237,7 @@ pub fn measure(
             tuning_bases: tuning_bases.map(|b| bases.bases[b].name.clone()).collect(),
             calibration,
             rows: Vec::new(),
+            unlisted,
             confidence: Vec::new(),
             failures: failures(bases, &outcomes),
             goals: Vec::new(),
@@ -259,32 +277,41 @@ fn plan(workshop: &Workshop<'_>, side: usize, images: u64) -> Vec<(Kind, u64)> {
     Kind::SHARES.iter().flat_map(of).collect()
 }
 
-/// Classifiers that know all bases, all but a family, all but a base.
+/// Classifiers that know all bases, all but a family, all but a base; and all but a family whose name
+/// they do not know, either.
 struct Bench<'a> {
     bases: &'a Bases,
     all: Classifier<'a>,
     without_family: Vec<Classifier<'a>>,
     without_base: Vec<Classifier<'a>>,
+    unaware: Vec<Classifier<'a>>,
 }
 
 struct Sample {
-    family: Option<(Vec<f64>, bool)>,
+    family: Option<Chosen>,
     version: Option<(Vec<f64>, bool)>,
 }
 
 impl<'a> Bench<'a> {
     fn new(bases: &'a Bases) -> Self {
-        let without = |b: usize, family: bool| {
-            let of = &bases.bases[b].family;
-            let leave = |other: usize| if family { bases.bases[other].family == *of } else { other == b };
+        let family = |b: usize| bases.bases[b].family.as_str();
+        let without = |leave: &dyn Fn(usize) -> bool| {
             Classifier::with(bases, Calibration::default(), |other| !leave(other))
+        };
+        let unaware = |b: usize| {
+            Classifier::unaware(bases, Calibration::default(), family(b), |other| family(other) != family(b))
         };
         let every = 0..bases.bases.len();
         Self {
             bases,
             all: Classifier::new(bases, Calibration::default()),
-            without_family: every.clone().into_par_iter().map(|b| without(b, true)).collect(),
-            without_base: every.into_par_iter().map(|b| without(b, false)).collect(),
+            without_family: every
+                .clone()
+                .into_par_iter()
+                .map(|b| without(&|other| family(other) == family(b)))
+                .collect(),
+            without_base: every.clone().into_par_iter().map(|b| without(&|other| other == b)).collect(),
+            unaware: every.into_par_iter().map(unaware).collect(),
         }
     }
 
@@ -303,24 +330,36 @@ impl<'a> Bench<'a> {
         (family, family && base == made.base)
     }
 
-    fn sample(&self, made: &Made) -> Sample {
-        let classifier = self.classifier(made);
-        let mut tally = classifier.model.tally();
-        classifier.model.score(&made.set, &mut tally);
-        let fit = fit(&classifier.model, &tally).filter(|_| tally.total > 0);
-        let Some(fit) = fit else { return Sample { family: None, version: None } };
-        let (family, version) = self.right(made, classifier.model.base[fit.best]);
-        Sample {
-            family: Some((fit.family.to_vec(), family)),
-            version: family.then(|| (fit.version.to_vec(), version)),
+    /// What an image teaches; one on an unknown family twice, with its name known and unknown.
+    fn samples(&self, made: &Made) -> Vec<Sample> {
+        let mut samples = vec![self.sample(made, self.classifier(made))];
+        if made.kind == Kind::UnknownFamily {
+            samples.push(self.sample(made, &self.unaware[made.base]));
         }
+        samples
     }
 
-    fn outcome(&self, made: &Made, calibration: &Calibration) -> Outcome {
-        let classifier = self.classifier(made);
+    fn sample(&self, made: &Made, classifier: &Classifier<'a>) -> Sample {
+        let model = &classifier.model;
+        let mut tally = model.tally();
+        model.score(&made.set, &mut tally);
+        if tally.total == 0 {
+            return Sample { family: None, version: None };
+        }
+        let candidates = candidates(model, &tally);
+        let right = candidates.iter().position(|c| self.right(made, model.base[c.lane]).0);
+        let version = right.map(|at| {
+            let lane = candidates[at].lane;
+            (version(model, &tally, lane).to_vec(), self.right(made, model.base[lane]).1)
+        });
+        let candidates = candidates.iter().map(|c| c.features.to_vec()).collect();
+        Sample { family: Some(Chosen { candidates, right }), version }
+    }
+
+    fn outcome(&self, made: &Made, classifier: &Classifier<'a>, calibration: &Calibration) -> Outcome {
         let mut tally = classifier.model.tally();
         classifier.model.score(&made.set, &mut tally);
-        let fit = fit(&classifier.model, &tally).filter(|_| tally.total > 0);
+        let fit = fit(&classifier.model, &tally, &calibration.family).filter(|_| tally.total > 0);
         let shared = &tally.shared_with[..classifier.model.len()];
         let published =
             super::published(tally.total, shared).map(|p| self.right(made, classifier.model.base[p.base]));
@@ -358,7 +397,7 @@ impl<'a> Bench<'a> {
 fn fit_calibration(samples: &[Sample]) -> Calibration {
     let family: Vec<_> = samples.iter().filter_map(|s| s.family.clone()).collect();
     let version: Vec<_> = samples.iter().filter_map(|s| s.version.clone()).collect();
-    Calibration { family: Logistic::fit(&family), version: Logistic::fit(&version), ..Calibration::default() }
+    Calibration { family: Choice::fit(&family), version: Logistic::fit(&version), ..Calibration::default() }
 }
 
 fn summarise(outcomes: &[(Kind, u64, usize, Outcome)], mut accuracy: Accuracy) -> Accuracy {
