@@ -108,3 +108,75 @@ fn the_bases_of_the_study_are_told_apart() {
     assert!(count("family_right") * 100 >= count("images") * 93, "{all}");
     assert!(count("family_right") > count("published_family_right"), "{all}");
 }
+
+/// Real images, made by umoci: a base, an image on it, and one on nothing known. The base is read from
+/// its layers, the images by a campaign, and all three answers stand side by side.
+#[test]
+fn real_images_become_bases_and_get_three_answers() {
+    if ["umoci", "sh"].iter().any(|tool| std::process::Command::new(tool).arg("--help").output().is_err()) {
+        println!("skipped: no umoci");
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| directory.path().join(name);
+    let script = r#"
+        umoci init --layout oci
+        umoci new --image oci:base
+        umoci unpack --image oci:base bundle
+        mkdir -p bundle/rootfs/bin bundle/rootfs/etc/init.d bundle/rootfs/usr/lib
+        for i in $(seq 40); do echo x > bundle/rootfs/bin/tool$i; echo x > bundle/rootfs/etc/init.d/s$i; done
+        ln -s usr/lib bundle/rootfs/lib
+        umoci repack --refresh-bundle --image oci:base bundle
+        echo y > bundle/rootfs/usr/lib/app; rm bundle/rootfs/bin/tool1
+        umoci repack --refresh-bundle --image oci:app bundle
+        umoci new --image oci:other
+        umoci unpack --image oci:other second
+        mkdir -p second/rootfs/srv; for i in $(seq 30); do echo x > second/rootfs/srv/$i; done
+        umoci repack --image oci:other second
+    "#;
+    let mut make = std::process::Command::new("timeout");
+    let (code, out, err) = run(make.args(["60", "sh", "-euc", script]).current_dir(directory.path()));
+    assert_eq!(code, 0, "{out}{err}");
+    let layout = format!("oci:{}", at("oci").display());
+    let (base, app, other) = (format!("{layout}:base"), format!("{layout}:app"), format!("{layout}:other"));
+    let bases = at("bases.h5");
+    let guts: Vec<String> = numbered("srv", 0..200);
+    write_guts(&at("guts"), "docker.io/library/served:2", &guts);
+    let mut command = stratigraph(1);
+    command.arg("bases").arg(at("guts")).args(["--image", &base, "--name", &format!("{base}=real:1")]);
+    let text = succeed(command.arg("-o").arg(&bases));
+    assert!(text.contains("2 bases of 2 families, 280 paths"), "{text}");
+
+    let campaign = at("campaign");
+    let mut command = stratigraph(1);
+    command.args(["rootfs", &app, &other, &base]).arg("--universe").arg(&bases).arg("-o").arg(&campaign);
+    succeed(&mut command);
+    let (results, json) = (campaign.join("rootfs.h5"), at("answers.json"));
+    let mut command = stratigraph(1);
+    command.arg("classify").arg(&results).arg("--bases").arg(&bases).arg("--json").arg(&json);
+    succeed(&mut command);
+    let answers = read(&json);
+    let app = &answers["images"][0];
+    assert_eq!(app["published"]["base"], "real:1", "{app}");
+    assert_eq!(app["published"]["shared"], 79);
+    assert_eq!(app["evidence"]["family"], "real");
+    assert_eq!(app["evidence"]["kind"], "diff-ids");
+    assert_eq!(app["evidence"]["whole"], true);
+    assert_eq!(app["likeness"]["nearest"], "real:1");
+    let other = &answers["images"][1];
+    assert!(other.get("evidence").is_none(), "{other}");
+    assert_eq!(other["published"]["base"], "docker.io/library/served:2");
+    assert_eq!(answers["summary"]["images"], 3);
+    assert_eq!(answers["summary"]["answered"][1], 2);
+
+    // The campaign's own images as bases: the same paths and chains as by --image.
+    let again = at("again.h5");
+    let mut command = stratigraph(1);
+    command.arg("bases").arg(&results).args(["--name", &format!("{base}=real:1")]).arg("-o").arg(&again);
+    let text = succeed(&mut command);
+    assert!(text.contains("3 bases of"), "{text}");
+    // The campaign did not look for the paths that only those have.
+    let mut command = stratigraph(1);
+    command.arg("classify").arg(&results).arg("--bases").arg(&again);
+    support::refused(&mut command, 4, "were not looked for in this campaign");
+}

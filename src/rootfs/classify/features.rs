@@ -12,7 +12,7 @@ pub const VERSION: usize = 9;
 
 /// Below this share of its nearest base's core paths an image that another distribution signs, too, is
 /// contested.
-const NEARLY_WHOLE: f64 = 0.95;
+const NEARLY_WHOLE: f64 = 0.975;
 
 /// A family and how well it fits: its best base, and what speaks for it.
 #[derive(Debug, Clone, Copy, PartialEq)]
