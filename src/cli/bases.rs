@@ -159,7 +159,7 @@ impl Sources {
     /// Reads the images of --image, each layer once.
     fn images(&mut self, args: &Args, context: &Context) -> anyhow::Result<()> {
         let asks = args.image.iter().any(|name| local(name).is_none());
-        let registries = asks.then(|| args.registries.source(context)).transpose()?.map(Arc::new);
+        let registries = if asks { args.registries.source(context)?.map(Arc::new) } else { None };
         let places = Places::new(registries);
         let nothing = Universe::new(Vec::new());
         let identity = nothing.identity();
