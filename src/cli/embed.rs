@@ -4,8 +4,8 @@ use super::{Code, Context, limits, show};
 use crate::embed::train::{Ended, State, Trainer};
 use crate::embed::vectors::{self, DocumentRows, Origin, WordRows, normalise};
 use crate::embed::{
-    Corpus, DocumentVectors, Error, Method, Options, Output, Vocabulary, checkpoint, count_tokens, mean,
-    plan, train,
+    Corpus, DocumentVectors, Error, Method, Options, Order, Output, Vocabulary, checkpoint, count_tokens,
+    mean, plan, train,
 };
 use crate::h5::Reader;
 use crate::report::replace_file;
@@ -111,6 +111,10 @@ pub struct Given {
     #[arg(long, value_enum)]
     train: Option<Train>,
 
+    /// In which order documents are trained on [default: random with top2vec, else corpus]
+    #[arg(long, value_enum)]
+    order: Option<Ordered>,
+
     /// Where document vectors come from [default: learned with doc2vec, else mean]
     #[arg(long, value_enum)]
     document_vectors: Option<Made>,
@@ -160,6 +164,15 @@ enum Train {
     DistinctLayers,
     /// Each distinct one once, of layers and images
     All,
+}
+
+/// Orders of documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Ordered {
+    /// As they stand in the corpus, in every epoch (what gensim does with a file)
+    Corpus,
+    /// At random, differently in every epoch
+    Random,
 }
 
 /// Where document vectors come from.
@@ -223,6 +236,11 @@ impl Given {
             Some(Train::Layers) => o.corpus = Corpus::Layers,
             Some(Train::DistinctLayers) => o.corpus = Corpus::DistinctLayers,
             Some(Train::All) => o.corpus = Corpus::All,
+            None => (),
+        }
+        match self.order {
+            Some(Ordered::Corpus) => o.order = Order::Corpus,
+            Some(Ordered::Random) => o.order = Order::Random,
             None => (),
         }
         match self.document_vectors {

@@ -6,18 +6,28 @@ use crate::world::World;
 use rayon::prelude::*;
 use std::ops::Range;
 
+/// How the changes of a chunk are joined, in shard order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// Added up, as if one had trained after the other. Right as long as no shard moves a row far
+    /// between two merges.
+    Sum,
+    /// The mean over the shards that changed it: a rare word keeps what its one shard learned, and
+    /// what every shard moves to the same place (the root of the Huffman tree above all) does not
+    /// overshoot it.
+    Mean,
+}
+
 /// Joins the changes of all shards in `base`, which is the same on all ranks before and after.
 /// `mine` are the copies of this rank's shards. Collective.
 ///
-/// Each chunk changes by the mean, in shard order, over the shards that changed it: a rare word keeps
-/// what its one shard learned, and a frequent one, which every shard moves to the same place, does
-/// not overshoot it. Each rank does a part of the chunks, for which it gets that part of all copies,
-/// and tells the others.
-pub fn merge(world: &World, base: &mut [Chunk], mine: &[Vec<Chunk>], plan: &Plan) {
+/// Each rank does a part of the chunks, for which it gets that part of all copies, and tells the
+/// others.
+pub fn merge(world: &World, base: &mut [Chunk], mine: &[Vec<Chunk>], plan: &Plan, rule: Rule) {
     let ranks = world.size();
     if ranks == 1 {
         let copies: Vec<&[Chunk]> = mine.iter().map(Vec::as_slice).collect();
-        add_changes(base, &copies);
+        add_changes(base, &copies, rule);
         return;
     }
     let length = base.len();
@@ -35,7 +45,7 @@ pub fn merge(world: &World, base: &mut [Chunk], mine: &[Vec<Chunk>], plan: &Plan
         copies.extend((0..shards).map(|s| chunks[s * here.len()..][..here.len()].to_vec()));
     }
     let copies: Vec<&[Chunk]> = copies.iter().map(Vec::as_slice).collect();
-    add_changes(&mut base[here.clone()], &copies);
+    add_changes(&mut base[here.clone()], &copies, rule);
     let sum = bytemuck::cast_slice(&base[here]).to_vec();
     let parts = world.exchange(&vec![sum.as_slice(); ranks]);
     for (rank, bytes) in parts.iter().enumerate() {
@@ -43,8 +53,8 @@ pub fn merge(world: &World, base: &mut [Chunk], mine: &[Vec<Chunk>], plan: &Plan
     }
 }
 
-/// Adds the mean changes, copies in order.
-fn add_changes(base: &mut [Chunk], copies: &[&[Chunk]]) {
+/// Adds the changes, copies in order.
+fn add_changes(base: &mut [Chunk], copies: &[&[Chunk]], rule: Rule) {
     if let [copy] = copies {
         base.copy_from_slice(copy);
         return;
@@ -59,7 +69,10 @@ fn add_changes(base: &mut [Chunk], copies: &[&[Chunk]]) {
                 (0..WIDTH).for_each(|l| sum[l] += copy.0[l] - chunk.0[l]);
                 changed += 1;
             }
-            let divisor = changed.max(1) as f32;
+            let divisor = match rule {
+                Rule::Sum => 1.0,
+                Rule::Mean => changed.max(1) as f32,
+            };
             (0..WIDTH).for_each(|l| chunk.0[l] += sum[l] / divisor);
         }
     });
@@ -70,15 +83,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_are_averaged_over_those_who_made_them() {
+    fn changes_are_joined_over_those_who_made_them() {
         let chunk = |x: f32| Chunk([x; WIDTH]);
-        let mut base = vec![chunk(1.0); 5000];
-        let (a, mut b) = (vec![chunk(1.5); 5000], vec![chunk(0.75); 5000]);
-        b[4999] = chunk(1.0);
-        add_changes(&mut base, &[&a, &b]);
-        assert!(base[..4999].iter().all(|c| *c == chunk(1.125)));
-        assert_eq!(base[4999], chunk(1.5), "what one shard alone changed counts whole");
-        add_changes(&mut base, &[&a]);
-        assert_eq!(base, a);
+        for (rule, expected) in [(Rule::Mean, 1.125), (Rule::Sum, 1.25)] {
+            let mut base = vec![chunk(1.0); 5000];
+            let (a, mut b) = (vec![chunk(1.5); 5000], vec![chunk(0.75); 5000]);
+            b[4999] = chunk(1.0);
+            add_changes(&mut base, &[&a, &b], rule);
+            assert!(base[..4999].iter().all(|c| *c == chunk(expected)), "{rule:?}");
+            assert_eq!(base[4999], chunk(1.5), "what one shard alone changed counts whole");
+            add_changes(&mut base, &[&a], rule);
+            assert_eq!(base, a);
+        }
     }
 }

@@ -16,7 +16,7 @@ pub mod train;
 pub mod vectors;
 mod vocabulary;
 
-pub use options::{Corpus, DocumentVectors, Method, Options, Output};
+pub use options::{Corpus, DocumentVectors, Method, Options, Order, Output};
 pub use vectors::Vectors;
 pub use vocabulary::{Huffman, Negatives, Vocabulary, count_tokens};
 

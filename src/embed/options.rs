@@ -40,6 +40,16 @@ pub enum Corpus {
     All,
 }
 
+/// The order in which documents are trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// That of the corpus, in every epoch, as gensim reads a file.
+    Corpus,
+    /// Another random one in every epoch.
+    Random,
+}
+
 /// Where document vectors come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -75,6 +85,8 @@ pub struct Options {
     pub min_alpha: f32,
     /// Documents that are trained on.
     pub corpus: Corpus,
+    /// The order of the documents.
+    pub order: Order,
     /// Where document vectors come from.
     pub documents: DocumentVectors,
     /// Parts of the documents that are trained side by side.
@@ -101,9 +113,10 @@ impl Options {
             alpha: 0.025,
             min_alpha: 1e-4,
             corpus: Corpus::Images,
+            order: Order::Corpus,
             documents: DocumentVectors::Mean,
             shards: 2,
-            merge_words: 100_000,
+            merge_words: 10_000,
             seed: 1,
         }
     }
@@ -131,7 +144,9 @@ impl Options {
             sample: 1e-5,
             epochs: 40,
             corpus: Corpus::All,
+            order: Order::Random,
             documents: DocumentVectors::Learned,
+            merge_words: 100_000,
             ..Self::word2vec()
         }
     }
@@ -163,6 +178,13 @@ impl Options {
                 name: "document-vectors",
                 value: "learned".into(),
                 allowed: "mean, with word2vec; doc2vec learns document vectors".into(),
+            });
+        }
+        if self.documents == DocumentVectors::Learned && self.order == Order::Corpus {
+            return Err(Error::Option {
+                name: "order",
+                value: "corpus".into(),
+                allowed: "random, where document vectors are learned".into(),
             });
         }
         Ok(())

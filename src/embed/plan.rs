@@ -1,7 +1,7 @@
 //! Which documents are trained on, in which shard, in which order. All of it follows from the
 //! documents and the options, so every rank makes the same plan.
 
-use super::options::{Corpus, Options};
+use super::options::{Corpus, Options, Order};
 use super::random::Stream;
 use super::vocabulary::Vocabulary;
 use crate::strings::NONE;
@@ -32,6 +32,8 @@ pub struct Plan {
     pub rounds: u32,
     /// Known words that an epoch reads.
     pub words: u64,
+    /// All that an epoch trains on, in corpus order; empty if the order is random.
+    pub sequence: Vec<Item>,
 }
 
 /// What a shard does in one epoch.
@@ -40,6 +42,8 @@ pub struct Turn {
     pub items: Vec<Item>,
     /// Words before each item, and all of them.
     pub starts: Vec<u64>,
+    /// Where each round begins in `items`, and the end.
+    pub rounds: Vec<usize>,
 }
 
 /// How often each document is trained on in an epoch.
@@ -93,7 +97,11 @@ impl Plan {
             (0..shards).map(|s| ends.partition_point(|end| *end <= part(s))).collect();
         bounds.push(dealt.len());
         let rounds = (words / shards).div_ceil(options.merge_words).clamp(1, 1 << 20) as u32;
-        Self { dealt, copies, lengths, bounds, rounds, words }
+        let sequence = match options.order {
+            Order::Random => Vec::new(),
+            Order::Corpus => sequence(documents, options.corpus, &dealt),
+        };
+        Self { dealt, copies, lengths, bounds, rounds, words, sequence }
     }
 
     /// Number of shards.
@@ -107,20 +115,46 @@ impl Plan {
     }
 
     /// What a shard does in an epoch.
+    ///
+    /// In random order that is its rows of [`Plan::dealt`] and their copies, cut into rounds of equal
+    /// work. In corpus order a round is the next part of the corpus, of which each shard has a
+    /// piece: neighbours, which are much alike, are mostly trained on one after the other.
     pub fn turn(&self, shard: usize, epoch: u32, seed: u64) -> Turn {
-        let rows = self.rows(shard);
-        let all: Vec<Item> = rows
-            .flat_map(|row| (0..self.copies[row]).map(move |copy| Item { row: row as u32, copy }))
-            .collect();
-        let order = Stream::new([seed, TURN, u64::from(epoch), shard as u64]).order(all.len());
-        let items: Vec<Item> = order.into_iter().map(|i| all[i as usize]).collect();
-        let mut starts = vec![0];
-        let mut words = 0;
-        for item in &items {
-            words += self.lengths[item.row as usize];
-            starts.push(words);
+        let cut = |items: &[Item], parts: u64| -> (Vec<u64>, Vec<usize>) {
+            let mut starts = vec![0];
+            let mut words = 0;
+            for item in items {
+                words += self.lengths[item.row as usize];
+                starts.push(words);
+            }
+            // An item belongs to the part in which its first word falls.
+            let begin = |part: u64| {
+                let at = u128::from(words) * u128::from(part) / u128::from(parts);
+                starts[..items.len()].partition_point(|start| u128::from(*start) < at)
+            };
+            let cuts = (0..parts).map(begin).chain([items.len()]).collect();
+            (starts, cuts)
+        };
+        if self.sequence.is_empty() {
+            let all: Vec<Item> = (self.rows(shard))
+                .flat_map(|row| (0..self.copies[row]).map(move |copy| Item { row: row as u32, copy }))
+                .collect();
+            let order = Stream::new([seed, TURN, u64::from(epoch), shard as u64]).order(all.len());
+            let items: Vec<Item> = order.into_iter().map(|i| all[i as usize]).collect();
+            let (starts, rounds) = cut(&items, self.rounds.into());
+            return Turn { items, starts, rounds };
         }
-        Turn { items, starts }
+        let shards = self.shards();
+        let (_, cuts) = cut(&self.sequence, u64::from(self.rounds) * shards as u64);
+        let mut items = Vec::new();
+        let mut rounds = vec![0];
+        for round in 0..self.rounds as usize {
+            let piece = round * shards + shard;
+            items.extend_from_slice(&self.sequence[cuts[piece]..cuts[piece + 1]]);
+            rounds.push(items.len());
+        }
+        let (starts, _) = cut(&items, 1);
+        Turn { items, starts, rounds }
     }
 
     /// The shards of a rank: consecutive ones, so that rank order is shard order.
@@ -130,16 +164,36 @@ impl Plan {
 }
 
 impl Turn {
-    /// The items of a round: each belongs to the round in which its first word falls.
-    pub fn round(&self, round: u32, rounds: u32) -> Range<usize> {
-        let words = self.starts.last().copied().unwrap_or(0);
-        let cut = |round: u32| {
-            let at = u128::from(words) * u128::from(round) / u128::from(rounds);
-            self.starts[..self.items.len()].partition_point(|start| u128::from(*start) < at)
-        };
-        let end = if round + 1 == rounds { self.items.len() } else { cut(round + 1) };
-        cut(round)..end
+    /// The items of a round.
+    pub fn round(&self, round: u32) -> Range<usize> {
+        self.rounds[round as usize]..self.rounds[round as usize + 1]
     }
+}
+
+/// The documents of a corpus as they stand in it, equal ones again where they occur again.
+fn sequence(documents: &Documents, corpus: Corpus, dealt: &[u32]) -> Vec<Item> {
+    let mut rows = vec![NONE; documents.len()];
+    (0u32..).zip(dealt).for_each(|(row, document)| rows[*document as usize] = row);
+    let mut seen = vec![0u32; dealt.len()];
+    let mut items = Vec::new();
+    let mut take = |document: usize, again: bool| {
+        let row = rows[document];
+        if row != NONE && (again || seen[row as usize] == 0) {
+            items.push(Item { row, copy: seen[row as usize] });
+            seen[row as usize] += 1;
+        }
+    };
+    let sources = 0..documents.source_count();
+    match corpus {
+        Corpus::All => (0..documents.len()).for_each(|i| take(i, false)),
+        Corpus::Images | Corpus::DistinctImages => sources
+            .filter_map(|source| documents.image_of(source))
+            .for_each(|i| take(i, corpus == Corpus::Images)),
+        Corpus::Layers | Corpus::DistinctLayers => sources
+            .flat_map(|source| documents.layers_of(source))
+            .for_each(|i| take(*i as usize, corpus == Corpus::Layers)),
+    }
+    items
 }
 
 #[cfg(test)]
@@ -155,7 +209,10 @@ mod tests {
         fn every_document_has_its_turn_once(
             texts in prop::collection::vec(prop::collection::vec(0u32..5, 0..9), 1..30),
             (shards, merge_words, epoch) in (1u32..9, 1u64..50, 0u32..3),
-            corpus in prop::sample::select(vec![Corpus::Images, Corpus::Layers, Corpus::All]),
+            corpus in prop::sample::select(vec![
+                Corpus::Images, Corpus::DistinctImages, Corpus::Layers, Corpus::DistinctLayers, Corpus::All,
+            ]),
+            order in prop::sample::select(vec![Order::Corpus, Order::Random]),
         ) {
             let mut builder = Builder::new(Scheme::Cumulative);
             for (i, text) in texts.iter().enumerate() {
@@ -167,7 +224,7 @@ mod tests {
             }
             let names = ["a", "b", "c", "d", "e"].into_iter().collect();
             let documents = builder.finish(names, Origin::default());
-            let options = Options { shards, merge_words, min_count: 2, corpus, ..Options::tensorflow() };
+            let options = Options { shards, merge_words, min_count: 2, corpus, order, ..Options::tensorflow() };
             let wanted = copies(&documents, corpus);
             let counts = count_tokens(&documents, &wanted);
             let vocabulary = Vocabulary::new(documents.vocabulary(), &counts, &options);
@@ -186,14 +243,16 @@ mod tests {
             let plan = Plan::new(&documents, &vocabulary, &wanted, &options);
             let mut seen = vec![0u64; documents.len()];
             let mut words = 0;
+            let mut items = std::collections::BTreeSet::new();
             for shard in 0..plan.shards() {
                 let turn = plan.turn(shard, epoch, 7);
                 let mut next = 0;
                 for round in 0..plan.rounds {
-                    let range = turn.round(round, plan.rounds);
+                    let range = turn.round(round);
                     prop_assert_eq!(range.start, next);
                     next = range.end;
                     for item in &turn.items[range] {
+                        prop_assert!(items.insert(*item));
                         seen[plan.dealt[item.row as usize] as usize] += 1;
                         words += plan.lengths[item.row as usize];
                     }
@@ -201,6 +260,16 @@ mod tests {
                 prop_assert_eq!(next, turn.items.len());
             }
             prop_assert_eq!(words, plan.words);
+            // One after the other, the pieces of all rounds are the corpus.
+            if order == Order::Corpus && corpus == Corpus::Images {
+                let turns: Vec<Turn> = (0..plan.shards()).map(|shard| plan.turn(shard, epoch, 7)).collect();
+                let read = (0..plan.rounds).flat_map(|round| {
+                    turns.iter().flat_map(move |turn| &turn.items[turn.round(round)])
+                });
+                let read: Vec<usize> = read.map(|item| plan.dealt[item.row as usize] as usize).collect();
+                let written = (0..documents.source_count()).filter_map(|i| documents.image_of(i));
+                prop_assert_eq!(read, written.filter(|i| known[*i] > 0).collect::<Vec<_>>());
+            }
             for i in 0..documents.len() {
                 prop_assert_eq!(seen[i], if known[i] > 0 { wanted[i] } else { 0 });
             }

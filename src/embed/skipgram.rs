@@ -1,7 +1,7 @@
 //! Training on one document: its words in random windows.
 
-use super::kernel::{Scratch, Window, update};
-use super::lanes::{Isa, Place};
+use super::kernel::{Pair, Scratch, update};
+use super::lanes::{Isa, Place, fetch};
 use super::options::Options;
 use super::random::Stream;
 use super::vocabulary::{Huffman, Negatives, Vocabulary};
@@ -57,11 +57,8 @@ pub struct Desk {
     kept: Vec<u32>,
     scratch: Scratch,
     labels: Vec<f32>,
+    negatives: Vec<u32>,
 }
-
-/// Inputs that are updated together. All of them push the same outputs from where these were before:
-/// too many at once would push them past where they should be.
-const BATCH: usize = 16;
 
 impl Lesson<'_> {
     /// Trains on the tokens on the desk. `document` is the document's own row, if it has one.
@@ -77,43 +74,49 @@ impl Lesson<'_> {
         stream: &mut Stream,
         alpha: f32,
     ) {
-        let Desk { tokens, kept, scratch, labels } = desk;
+        let Desk { tokens, kept, scratch, labels, negatives } = desk;
         self.vocabulary.sub_sample(tokens, stream, kept);
-        let mut inputs: Vec<&[P]> = Vec::new();
         let mut outputs: Vec<&[P]> = Vec::new();
+        self.draw(tables, negatives, stream);
         for (middle, word) in kept.iter().enumerate() {
             let reach = self.options.window as usize - stream.below(self.options.window) as usize;
             let around = middle.saturating_sub(reach)..kept.len().min(middle + reach + 1);
-            inputs.clear();
-            inputs.extend(document);
-            inputs.extend(kept[around.start..middle].iter().map(|row| tables.word(*row)));
-            inputs.extend(kept[middle + 1..around.end].iter().map(|row| tables.word(*row)));
-            if inputs.is_empty() {
-                continue;
-            }
-            outputs.clear();
-            labels.clear();
+            let before = kept[around.start..middle].iter();
+            let neighbours = before.chain(&kept[middle + 1..around.end]).map(|row| tables.word(*row));
+            let inputs = document.into_iter().chain(neighbours);
             match self.outputs {
-                Outputs::Negatives(negatives, n) => {
-                    outputs.push(tables.output(*word));
-                    for _ in 0..*n {
-                        let other = negatives.draw(stream);
-                        if other != *word {
-                            outputs.push(tables.output(other));
-                        }
+                Outputs::Negatives(..) => {
+                    for input in inputs {
+                        outputs.clear();
+                        outputs.push(tables.output(*word));
+                        let others = negatives.iter().filter(|other| *other != word);
+                        outputs.extend(others.map(|other| tables.output(*other)));
+                        labels.clear();
+                        labels.resize(outputs.len(), 0.0);
+                        labels[0] = 1.0;
+                        self.draw(tables, negatives, stream);
+                        update(self.isa, &Pair { input, outputs: &outputs, labels, alpha }, scratch);
                     }
-                    labels.resize(outputs.len(), 0.0);
-                    labels[0] = 1.0;
                 }
                 Outputs::Codes(codes) => {
                     let (nodes, turns) = codes.path(*word);
+                    outputs.clear();
                     outputs.extend(nodes.iter().map(|node| tables.output(*node)));
-                    labels.extend_from_slice(turns);
+                    for input in inputs {
+                        update(self.isa, &Pair { input, outputs: &outputs, labels: turns, alpha }, scratch);
+                    }
                 }
             }
-            for inputs in inputs.chunks(BATCH) {
-                update(self.isa, &Window { inputs, outputs: &outputs, labels, alpha }, scratch);
-            }
+        }
+    }
+
+    /// Draws the negatives of the next pair: their rows are on their way while this one is trained.
+    #[inline(always)]
+    fn draw<P: Place>(&self, tables: &Tables<'_, P>, drawn: &mut Vec<u32>, stream: &mut Stream) {
+        drawn.clear();
+        if let Outputs::Negatives(table, n) = self.outputs {
+            drawn.extend((0..*n).map(|_| table.draw(stream)));
+            drawn.iter().for_each(|row| fetch(tables.output(*row)));
         }
     }
 }

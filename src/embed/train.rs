@@ -12,7 +12,7 @@
 
 use super::lanes::{Chunk, Isa, SharedChunk, WIDTH, chunks};
 use super::mean::Means;
-use super::merge::merge;
+use super::merge::{Rule, merge};
 use super::options::{Options, Output};
 use super::plan::{Item, Plan, Turn};
 use super::random::Stream;
@@ -151,6 +151,10 @@ impl<'a> Trainer<'a> {
     ) -> Result<Ended, Error> {
         let shards = self.plan.shards_of(world.rank(), world.size());
         let mut copies: Vec<Vec<Chunk>> = shards.clone().map(|_| Vec::new()).collect();
+        let rule = match self.options.output {
+            Output::Negatives(_) => Rule::Sum,
+            Output::Hierarchical => Rule::Mean,
+        };
         let beat = world.heartbeat();
         let per_epoch = u64::from(self.plan.rounds);
         let mut turns: (Option<u32>, Vec<Turn>) = (None, Vec::new());
@@ -182,13 +186,13 @@ impl<'a> Trainer<'a> {
             jobs.for_each(|((copy, turn), (first_row, documents))| {
                 copy.clear();
                 copy.extend_from_slice(base);
-                let span = Span { turn, epoch, items: turn.round(round, self.plan.rounds), first_row };
+                let span = Span { turn, epoch, items: turn.round(round), first_row };
                 match self.lock_free {
                     false => self.alone(copy, documents, &span, &beat),
                     true => self.together(copy, documents, &span, &beat),
                 }
             });
-            merge(world, &mut state.weights, &copies, self.plan);
+            merge(world, &mut state.weights, &copies, self.plan, rule);
             world.progress();
             state.round += 1;
             if state.round.is_multiple_of(per_epoch) {

@@ -88,6 +88,21 @@ impl Place for SharedChunk {
     }
 }
 
+/// Tells the CPU that a row will be needed soon. Changes nothing else.
+#[inline(always)]
+pub fn fetch<P: Place>(row: &[P]) {
+    #[cfg(target_arch = "x86_64")]
+    for place in row {
+        // SAFETY: SSE, which every CPU of this architecture has; a hint, which reads nothing.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = row;
+}
+
 /// Instruction sets with kernels of their own. All give the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isa {
