@@ -174,8 +174,8 @@ impl Sources {
                 if let Some(record) = known.get(&layer.digest) {
                     return Ok(record.clone());
                 }
-                let stream = source.open_layer(image, layer, 0).map_err(|e| e.to_string())?;
-                let record = read_layer(stream, layer, &nothing, &identity, &Limits::default());
+                let stream = source.open_layer(image, layer, None).map_err(|e| e.to_string())?;
+                let record = read_layer(stream, layer, &nothing, &identity, &Limits::default(), false);
                 let record = record.map_err(|e| format!("layer {}: {e}", layer.digest))?;
                 known.insert(layer.digest, record.clone());
                 Ok(record)

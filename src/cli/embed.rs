@@ -167,7 +167,8 @@ enum Train {
 }
 
 /// Orders of documents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 enum Ordered {
     /// As they stand in the corpus, in every epoch (what gensim does with a file)
     Corpus,

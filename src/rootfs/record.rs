@@ -91,15 +91,6 @@ impl LayerRecord {
         self.replay_some(&Nothing, |_| true, sink)
     }
 
-    /// The same on top of these layers, links followed: what is put where a link leads comes to lie
-    /// there.
-    ///
-    /// # Errors
-    /// If the list of entries is damaged.
-    pub fn replay_on(&self, lower: &dyn Lower, sink: &mut impl Sink) -> std::io::Result<()> {
-        self.replay_some(lower, |_| true, sink)
-    }
-
     fn replay_some(
         &self,
         lower: &dyn Lower,

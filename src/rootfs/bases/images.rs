@@ -160,8 +160,7 @@ fn paths_of(mut records: Vec<LayerRecord>) -> std::io::Result<Vec<Vec<u8>>> {
         let own = record.names()?;
         // Where a link of a layer below leads an entry elsewhere; the layer's own whiteouts come first.
         tree.push(Arc::new(own.cuts()));
-        record.replay_on(&tree, &mut places)?;
-        let (_, names) = record.on(&mut tree, &Universe::new(Vec::new()))?;
+        let names = record.on(&mut tree, &mut places)?;
         tree.pop();
         tree.push(Arc::new(names));
     }
