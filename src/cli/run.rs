@@ -106,28 +106,17 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     let out = args.out.clone().unwrap_or_else(|| campaign.output.clone());
     show::line(context, format!("campaign {}: {} -> {}", campaign.name, source.display(), out.display()));
     let steps = show::Steps::begin();
+    let mut run =
+        Run { args, context, campaign, source, out, fresh: true, has_vectors: true, steps, code: Code::Done };
     if args.plan {
         let cluster = Cluster {
             ranks: args.plan_ranks.map_or(1, usize::from),
             threads: args.plan_threads.map_or_else(rayon::current_num_threads, usize::from),
         };
-        let run = Run {
-            args,
-            context,
-            campaign,
-            source,
-            out,
-            fresh: true,
-            has_vectors: true,
-            steps,
-            code: Code::Done,
-        };
         return plan::plan(&run, cluster);
     }
-    let _claim = Claim::take(context, &out)?;
-    let fresh = decide(context, || record::begin(&campaign, &source, &out, args.overwrite))?;
-    let mut run =
-        Run { args, context, campaign, source, out, fresh, has_vectors: true, steps, code: Code::Done };
+    let _claim = Claim::take(context, &run.out)?;
+    run.fresh = decide(context, || record::begin(&run.campaign, &run.source, &run.out, args.overwrite))?;
     for stage in run.stages() {
         if stage(&mut run)? == Next::Stopped || context.stop.anywhere(&context.world) {
             show::line(context, Error::Stopped);

@@ -6,7 +6,7 @@
 //! nothing else follows from the two classes. The choice of common items changes the cost, never
 //! a result.
 
-use super::Collapsed;
+use super::{Collapsed, ImageSets};
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
 use rustc_hash::FxHashMap;
@@ -35,7 +35,7 @@ pub struct Index {
     pub weight: Vec<u64>,
     /// Class number of each set.
     pub class_of: Vec<u32>,
-    /// Each set's [`Class`] itself, for the inner loop.
+    /// Each set's [`Class`] itself.
     pub class_by_set: Vec<Class>,
     /// The classes.
     pub classes: Vec<Class>,
@@ -92,10 +92,12 @@ impl Default for CommonRule {
 
 impl Index {
     /// Builds the index. Cost: one pass over all items of all sets.
-    pub fn build(collapsed: &Collapsed, item_bytes: &[u64], item_empty: &[bool], rule: CommonRule) -> Self {
-        let sets = Flat::of(&collapsed.sets);
+    pub fn build(images: &ImageSets, collapsed: &Collapsed, rule: CommonRule) -> Self {
+        let (item_bytes, item_empty) = (&images.item_bytes, &images.item_empty);
+        // A distinct set lies flat where its first image is.
+        let sets: Vec<&[u32]> = collapsed.representative.iter().map(|i| images.set(*i as usize)).collect();
         let mut uses = vec![0u64; item_bytes.len()];
-        for item in &sets.items {
+        for item in sets.iter().copied().flatten() {
             uses[*item as usize] += 1;
         }
         let mut common = most_common(&uses, rule);
@@ -116,7 +118,7 @@ impl Index {
             classes,
             members,
             visit_offsets: vec![0],
-            visits: Vec::with_capacity(sets.items.len()),
+            visits: Vec::new(),
             postings: Vec::new(),
             listed_offsets: vec![0],
             listed: Vec::new(),
@@ -133,10 +135,9 @@ impl Index {
         for item in common {
             uses[item as usize] = 0;
         }
-        for j in 0..sets.len() {
-            let set = sets.set(j);
+        for set in &sets {
             let (mut empty, mut bytes) = (0u64, 0u64);
-            for &item in set {
+            for &item in *set {
                 empty += u64::from(item_empty[item as usize]);
                 bytes = bytes.saturating_add(content(item));
                 if uses[item as usize] < 2 {
@@ -243,7 +244,7 @@ fn most_common(uses: &[u64], rule: CommonRule) -> Vec<u32> {
     common
 }
 
-fn classify(sets: &Flat, item_empty: &[bool], common: &[u32]) -> (Vec<Class>, Vec<u32>) {
+fn classify(sets: &[&[u32]], item_empty: &[bool], common: &[u32]) -> (Vec<Class>, Vec<u32>) {
     // What each item adds to a set: its bit of the mask, and itself if it is empty.
     let mut adds: Vec<(u32, u32)> = item_empty.iter().map(|empty| (0, u32::from(*empty))).collect();
     for (c, item) in common.iter().enumerate() {
@@ -251,8 +252,7 @@ fn classify(sets: &Flat, item_empty: &[bool], common: &[u32]) -> (Vec<Class>, Ve
     }
     let mut numbers: FxHashMap<Class, u32> = FxHashMap::default();
     let mut classes = Vec::new();
-    let class_of = (0..sets.len()).map(|j| {
-        let set = sets.set(j);
+    let class_of = sets.iter().map(|set| {
         let (mask, empty) = set.iter().fold((0, 0), |(mask, empty), item| {
             let (bit, one) = adds[*item as usize];
             (mask | bit, empty + one)
@@ -266,30 +266,4 @@ fn classify(sets: &Flat, item_empty: &[bool], common: &[u32]) -> (Vec<Class>, Ve
     });
     let class_of = class_of.collect();
     (classes, class_of)
-}
-
-/// Bitmaps written out, for the passes of the build.
-struct Flat {
-    offsets: Vec<usize>,
-    items: Vec<u32>,
-}
-
-impl Flat {
-    fn of(sets: &[RoaringBitmap]) -> Self {
-        let mut flat = Self { offsets: Vec::with_capacity(sets.len() + 1), items: Vec::new() };
-        flat.offsets.push(0);
-        for set in sets {
-            flat.items.extend(set);
-            flat.offsets.push(flat.items.len());
-        }
-        flat
-    }
-
-    fn len(&self) -> usize {
-        self.offsets.len() - 1
-    }
-
-    fn set(&self, j: usize) -> &[u32] {
-        &self.items[self.offsets[j]..self.offsets[j + 1]]
-    }
 }

@@ -82,7 +82,7 @@ impl Prepared {
     /// The same with another rule for common items, which changes the cost but no result.
     pub fn with_rule(images: ImageSets, options: &Options, rule: CommonRule) -> Self {
         let collapsed = Collapsed::of(&images);
-        let index = Index::build(&collapsed, &images.item_bytes, &images.item_empty, rule);
+        let index = Index::build(&images, &collapsed, rule);
         let n = collapsed.len() as u32;
         let top_k = options.want.top_k.min(collapsed.len().saturating_sub(1));
         let want = Want { top_k, ..options.want };

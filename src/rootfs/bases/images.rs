@@ -6,12 +6,12 @@
 
 use super::chain::{Chain, ChainKind, Record};
 use super::{Error, NewBase, name};
-use crate::rootfs::names::{Names, Tree};
-use crate::rootfs::place::{Sink, What};
+use crate::rootfs::fold::all_paths;
+use crate::rootfs::names::Names;
 use crate::rootfs::results::Results;
 use crate::rootfs::source::{Image, Layer};
 use crate::rootfs::store::Store;
-use crate::rootfs::{Digest, LayerRecord, Universe, fold};
+use crate::rootfs::{Digest, LayerRecord};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -137,47 +137,15 @@ fn chains(identities: &Identities, family: &str, name: &str) -> Vec<Chain> {
     ChainKind::ALL.into_iter().filter_map(of_kind).collect()
 }
 
-/// Every path that something is put at.
-#[derive(Default)]
-struct Places(Vec<Vec<u8>>);
-
-impl Sink for Places {
-    fn put(&mut self, path: &[u8], what: What<'_>) {
-        if matches!(what, What::File | What::Link(_)) {
-            self.0.push(path.to_vec());
-        }
-    }
-}
-
-/// All paths of an image of these layers, lowest first.
-///
-/// The universe is whatever the layers could put anywhere; the fold then says what of it is there.
-fn paths_of(mut records: Vec<LayerRecord>) -> std::io::Result<Vec<Vec<u8>>> {
-    let mut places = Places::default();
-    let mut tree = Tree::default();
-    for record in &records {
-        record.replay(&mut places)?;
-        let own = record.names()?;
-        // Where a link of a layer below leads an entry elsewhere; the layer's own whiteouts come first.
-        tree.push(Arc::new(own.cuts()));
-        let names = record.on(&mut tree, &mut places)?;
-        tree.pop();
-        tree.push(Arc::new(names));
-    }
-    let universe = Universe::new(places.0);
-    let identity = universe.identity();
-    for record in &mut records {
-        record.project(&universe, &identity)?;
-    }
-    let records: Vec<_> = records.into_iter().map(Arc::new).collect();
+/// All paths of an image of these layers, lowest first; the names of each are read once.
+fn paths_of(records: Vec<LayerRecord>) -> std::io::Result<Vec<Vec<u8>>> {
     let mut known: BTreeMap<Digest, Arc<Names>> = BTreeMap::new();
-    let folded = fold(&universe, &records, &mut |record| {
+    all_paths(records.into_iter().map(Arc::new).collect(), &mut |record| {
         if let Some(names) = known.get(&record.digest) {
             return Ok(Arc::clone(names));
         }
         let names = Arc::new(record.names()?);
         known.insert(record.digest, Arc::clone(&names));
         Ok(names)
-    })?;
-    Ok(folded.paths.iter().map(|id| universe.get(id).to_vec()).collect())
+    })
 }
