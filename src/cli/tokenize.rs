@@ -166,7 +166,7 @@ pub fn make(args: &Args, context: &Context) -> anyhow::Result<Ended> {
 
 /// What was read, on rank 0.
 enum Source {
-    Histories { corpus: Box<Corpus>, commands: Commands, documents: Documents },
+    Histories { corpus: Box<Corpus>, commands: Commands, documents: Box<Documents> },
     Dockerfiles(Box<Dockerfiles>),
 }
 
@@ -184,7 +184,7 @@ fn read_histories(
     let work = tokens + steps.mark("documents");
     let milliseconds = work.as_secs_f64() * 1e3;
     show::line(context, format!("compute: {milliseconds:.1} ms (histories in memory to counted documents)"));
-    Ok(Some(Source::Histories { corpus: Box::new(corpus), commands, documents }))
+    Ok(Some(Source::Histories { corpus: Box::new(corpus), commands, documents: Box::new(documents) }))
 }
 
 fn read_dockerfiles(

@@ -281,7 +281,7 @@ impl Planner<'_, '_> {
             table.add_row([
                 need.stage.to_owned(),
                 need.work.clone(),
-                need.tiles.map_or(String::new(), |tiles| show::count(tiles)),
+                need.tiles.map_or(String::new(), show::count),
                 show::bytes(need.memory[0]),
                 show::bytes(need.memory[1]),
                 show::bytes(need.disk),
