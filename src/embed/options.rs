@@ -131,6 +131,8 @@ impl Options {
             min_count: 50,
             max_vocabulary: 0,
             epochs: 10,
+            // A word is in so many more pairs than with a window of 2.
+            merge_words: 2_000,
             ..Self::tensorflow()
         }
     }

@@ -40,8 +40,6 @@ pub struct Plan {
 pub struct Turn {
     /// Its documents in the order of this epoch.
     pub items: Vec<Item>,
-    /// Words before each item, and all of them.
-    pub starts: Vec<u64>,
     /// Where each round begins in `items`, and the end.
     pub rounds: Vec<usize>,
 }
@@ -120,7 +118,7 @@ impl Plan {
     /// work. In corpus order a round is the next part of the corpus, of which each shard has a
     /// piece: neighbours, which are much alike, are mostly trained on one after the other.
     pub fn turn(&self, shard: usize, epoch: u32, seed: u64) -> Turn {
-        let cut = |items: &[Item], parts: u64| -> (Vec<u64>, Vec<usize>) {
+        let cut = |items: &[Item], parts: u64| -> Vec<usize> {
             let mut starts = vec![0];
             let mut words = 0;
             for item in items {
@@ -132,8 +130,7 @@ impl Plan {
                 let at = u128::from(words) * u128::from(part) / u128::from(parts);
                 starts[..items.len()].partition_point(|start| u128::from(*start) < at)
             };
-            let cuts = (0..parts).map(begin).chain([items.len()]).collect();
-            (starts, cuts)
+            (0..parts).map(begin).chain([items.len()]).collect()
         };
         if self.sequence.is_empty() {
             let all: Vec<Item> = (self.rows(shard))
@@ -141,11 +138,11 @@ impl Plan {
                 .collect();
             let order = Stream::new([seed, TURN, u64::from(epoch), shard as u64]).order(all.len());
             let items: Vec<Item> = order.into_iter().map(|i| all[i as usize]).collect();
-            let (starts, rounds) = cut(&items, self.rounds.into());
-            return Turn { items, starts, rounds };
+            let rounds = cut(&items, self.rounds.into());
+            return Turn { items, rounds };
         }
         let shards = self.shards();
-        let (_, cuts) = cut(&self.sequence, u64::from(self.rounds) * shards as u64);
+        let cuts = cut(&self.sequence, u64::from(self.rounds) * shards as u64);
         let mut items = Vec::new();
         let mut rounds = vec![0];
         for round in 0..self.rounds as usize {
@@ -153,8 +150,7 @@ impl Plan {
             items.extend_from_slice(&self.sequence[cuts[piece]..cuts[piece + 1]]);
             rounds.push(items.len());
         }
-        let (starts, _) = cut(&items, 1);
-        Turn { items, starts, rounds }
+        Turn { items, rounds }
     }
 
     /// The shards of a rank: consecutive ones, so that rank order is shard order.

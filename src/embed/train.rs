@@ -265,8 +265,9 @@ impl<'a> Trainer<'a> {
         let (words, outputs) = weights.split_at(self.vocabulary.len() * width);
         let own =
             (!documents.is_empty()).then(|| &documents[(row as usize - span.first_row) * width..][..width]);
-        let all = span.turn.starts.last().copied().unwrap_or(0).max(1);
-        let done = (f64::from(span.epoch) + span.turn.starts[at] as f64 / all as f64) / f64::from(epochs);
+        // By documents, not words, as gensim counts: with few epochs the difference shows.
+        let all = span.turn.items.len() as f64;
+        let done = (f64::from(span.epoch) + at as f64 / all) / f64::from(epochs);
         let rate = f64::from(alpha) - (f64::from(alpha) - f64::from(min_alpha)) * done;
         let mut stream =
             Stream::new([seed, ITEM + (u64::from(copy) << 8), u64::from(document), u64::from(span.epoch)]);
