@@ -233,18 +233,18 @@ def similar(archive):
 
 
 def embed(text, output, settings):
-    """Skip-gram with negative sampling, from the file, which is gensim's fastest way; the time is that
-    of the training alone. Words are those that have a vector, as often as they occur."""
+    """Skip-gram with negative sampling, from the file (gensim's fastest way) or document by document;
+    the time is that of the training alone. Words are those that have a vector, as often as they occur."""
     from gensim.models import Word2Vec
+    from gensim.models.word2vec import LineSentence
 
     options = json.loads(settings)
     epochs = options.pop("epochs")
+    source = {"corpus_file": text} if options.pop("file") else {"corpus_iterable": LineSentence(text)}
     model = Word2Vec(sg=1, hs=0, epochs=epochs, **options)
-    model.build_vocab(corpus_file=text)
+    model.build_vocab(**source)
     begun = time.perf_counter()
-    model.train(
-        corpus_file=text, total_examples=model.corpus_count, total_words=model.corpus_total_words, epochs=epochs
-    )
+    model.train(**source, total_examples=model.corpus_count, total_words=model.corpus_total_words, epochs=epochs)
     seconds = time.perf_counter() - begun
     vectors = model.wv
     vectors.save_word2vec_format(output, binary=True)

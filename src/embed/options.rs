@@ -116,7 +116,7 @@ impl Options {
             order: Order::Corpus,
             documents: DocumentVectors::Mean,
             shards: 2,
-            merge_words: 10_000,
+            merge_words: 4_000,
             seed: 1,
         }
     }
