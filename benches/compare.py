@@ -239,6 +239,7 @@ def embed_row(documents, text, name, dims, window, negatives, epochs):
     options = {
         "dims": dims, "window": window, "negatives": negatives, "epochs": epochs, "min-count": 50,
         "sample": 0.001, "alpha": 0.025, "min-alpha": 0.0001, "shards": RANKS, "train": "distinct-images",
+        "max-vocabulary": 0,
     }
     arguments = [f"--{key}={value}" for key, value in options.items()]
     arguments.append(f"--preset={'tensorflow' if window == 2 else 'word2vec'}")
