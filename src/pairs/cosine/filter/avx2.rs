@@ -1,57 +1,141 @@
-//! The kernel for AVX2 and FMA: the micro-tile in four quarters of 4 x 24 scores, twelve registers
-//! each.
+//! The kernel for AVX2 and FMA.
+//!
+//! A micro-tile of 24 x 16 scores is computed six rows at a time: 6 x 16 scores in twelve registers,
+//! which leaves four of the sixteen for the operands. A coordinate costs 12 fused multiply-adds,
+//! 2 loads and 6 broadcasts. Panel `b` (16 x d x 4 bytes, 19 KB for d = 300) stays in the first-level
+//! cache while all rows i of a strip go by; those (6 x 4 bytes a coordinate) come from the second. The
+//! cells of the micro-tile before are counted between the multiplications, by units that wait there.
 
-use super::cells::Cells;
-use super::pack::{MR, NR};
-use super::tally::{Masks, Pending, Scores, Verdict};
+// Loops over the registers go by constant numbers: through an iterator the compiler keeps the array
+// in memory.
+#![allow(clippy::needless_range_loop)]
+
+use super::cells::{Cells, Judge};
+use super::pack::{PAIRS, Shape};
+use super::tally::{Masks, Pending, Scores, Tally, VECTOR, VECTORS, Verdict};
 use std::arch::x86_64::*;
 
-const ROWS: usize = 4;
-const WIDE: usize = 3;
+const NR: usize = Shape::TALL.columns;
+const ROWS: usize = Shape::TALL.together;
 const LANES: usize = 8;
+/// Pairs counted at a time.
+const BATCH: usize = 8;
 
-/// Scores of one micro-tile as [`super::portable::scores`].
+type Sums = [[__m256; 2]; ROWS];
+
+/// Scores of one micro-tile: panels `a` of 4 x 6 rows against panel `b` of 16 rows, and counts
+/// `pending` on the way.
 ///
 /// # Safety
-/// The CPU has AVX2 and FMA. `a` holds `MR * dims` values, `b` holds `NR * dims`.
+/// The CPU has AVX2 and FMA. `a` holds `24 * dims` values, `b` holds `16 * dims`. Every cell in
+/// `pending` is below `tally.stride`, and `tally.weights`, if any, has rows up to
+/// `pending.at[0] + 24` and `pending.at[1] + 16`.
 #[target_feature(enable = "avx2,fma")]
-pub unsafe fn scores(a: &[f32], b: &[f32], chunk: usize, scores: &mut Scores) {
-    let dims = a.len() / MR;
-    debug_assert!(b.len() == dims * NR);
+pub unsafe fn scores<const WEIGHTED: bool>(
+    a: &[f32],
+    b: &[f32],
+    chunk: usize,
+    scores: &mut Scores,
+    pending: Option<&Pending>,
+    tally: &mut Tally<'_>,
+) {
+    let dims = b.len() / NR;
+    debug_assert!(a.len() == dims * Shape::TALL.rows);
+    let mut counted = pending.map_or(PAIRS, |_| 0);
     for first in (0..dims).step_by(chunk) {
         let here = chunk.min(dims - first);
-        for (row, column) in [(0, 0), (ROWS, 0), (0, NR / 2), (ROWS, NR / 2)] {
-            let mut sums = [[_mm256_setzero_ps(); WIDE]; ROWS];
-            // SAFETY: coordinates first .. first + here <= dims of both panels; rows and columns of
-            // the quarter lie inside the micro-tile.
+        for six in 0..Shape::TALL.rows / ROWS {
+            let mut sums: Sums = [[_mm256_setzero_ps(); 2]; ROWS];
+            // SAFETY: coordinates first .. first + here <= dims of the panels; rows of the six lie
+            // inside the micro-tile; counting stops after the last pair; the rest is this
+            // function's contract.
             unsafe {
-                let mut a = a.as_ptr().add(first * MR + row);
-                let mut b = b.as_ptr().add(first * NR + column);
-                for _ in 0..here {
-                    let b0 = _mm256_loadu_ps(b);
-                    let b1 = _mm256_loadu_ps(b.add(LANES));
-                    let b2 = _mm256_loadu_ps(b.add(2 * LANES));
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        let a = _mm256_broadcast_ss(&*a.add(r));
-                        sums[0] = _mm256_fmadd_ps(a, b0, sums[0]);
-                        sums[1] = _mm256_fmadd_ps(a, b1, sums[1]);
-                        sums[2] = _mm256_fmadd_ps(a, b2, sums[2]);
+                let mut a = a.as_ptr().add((six * dims + first) * ROWS);
+                let mut b = b.as_ptr().add(first * NR);
+                for _ in 0..here / 4 {
+                    for k in 0..4 {
+                        step(a.add(k * ROWS), b.add(k * NR), &mut sums);
                     }
-                    (a, b) = (a.add(MR), b.add(NR));
+                    (a, b) = (a.add(4 * ROWS), b.add(4 * NR));
+                    if counted < PAIRS
+                        && let Some(pending) = pending
+                    {
+                        count::<WEIGHTED>(pending, counted, tally);
+                        counted += BATCH;
+                    }
                 }
-                for (r, sums) in sums.iter().enumerate() {
-                    for (c, sum) in sums.iter().enumerate() {
-                        let out = scores.0.as_mut_ptr().add((row + r) * NR + column + c * LANES);
-                        let sum = if first == 0 { *sum } else { _mm256_add_ps(_mm256_load_ps(out), *sum) };
+                for _ in 0..here % 4 {
+                    step(a, b, &mut sums);
+                    (a, b) = (a.add(ROWS), b.add(NR));
+                }
+                let out = scores.0.as_mut_ptr().add(six * ROWS * NR);
+                for r in 0..ROWS {
+                    for c in 0..2 {
+                        let out = out.add(r * NR + c * LANES);
+                        let sum = sums[r][c];
+                        let sum = if first == 0 { sum } else { _mm256_add_ps(_mm256_load_ps(out), sum) };
                         _mm256_store_ps(out, sum);
                     }
                 }
             }
         }
     }
+    if let Some(pending) = pending.filter(|_| counted < PAIRS) {
+        tally.count(pending, counted);
+    }
 }
 
-/// [`super::portable::judge`], compiled for AVX2.
+/// One coordinate.
+///
+/// # Safety
+/// The CPU has AVX2 and FMA; `a` points to [`ROWS`] values and `b` to [`NR`].
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn step(a: *const f32, b: *const f32, sums: &mut Sums) {
+    // SAFETY: see above.
+    unsafe {
+        let b0 = _mm256_loadu_ps(b);
+        let b1 = _mm256_loadu_ps(b.add(LANES));
+        for r in 0..ROWS {
+            let a = _mm256_broadcast_ss(&*a.add(r));
+            sums[r][0] = _mm256_fmadd_ps(a, b0, sums[r][0]);
+            sums[r][1] = _mm256_fmadd_ps(a, b1, sums[r][1]);
+        }
+    }
+}
+
+/// Counts [`BATCH`] pairs, all of one row.
+///
+/// # Safety
+/// As for [`scores`], and `from` is a multiple of [`BATCH`] below [`PAIRS`].
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn count<const WEIGHTED: bool>(pending: &Pending, from: usize, tally: &mut Tally<'_>) {
+    // SAFETY: cells are below the stride, weights reach as far as the micro-tile.
+    unsafe {
+        let cells = pending.cells.as_ptr().add(from);
+        if !WEIGHTED {
+            let table = tally.plain.as_mut_ptr();
+            let second = table.add(tally.stride);
+            for pair in 0..BATCH / 2 {
+                *table.add(usize::from(*cells.add(2 * pair))) += 1;
+                *second.add(usize::from(*cells.add(2 * pair + 1))) += 1;
+            }
+        } else if let Some(weights) = tally.weights {
+            let row = weights.as_ptr().add(pending.at[0] as usize + from / NR);
+            let columns = weights.as_ptr().add(pending.at[1] as usize + from % NR);
+            let row = _mm256_loadu_si256(row.cast());
+            for pair in 0..BATCH {
+                let place = tally.weighted.as_mut_ptr().add(usize::from(*cells.add(pair))).cast();
+                // Weights are below 2^32, so the product of the low halves is the whole.
+                let product = _mm256_mul_epu32(row, _mm256_loadu_si256(columns.add(pair).cast()));
+                _mm256_storeu_si256(place, _mm256_add_epi64(_mm256_loadu_si256(place), product));
+            }
+        }
+    }
+}
+
+/// As [`super::portable::judge`]. True if any score is in doubt or wanted.
 ///
 /// # Safety
 /// The CPU has AVX2 and FMA.
@@ -62,6 +146,55 @@ pub unsafe fn judge(
     verdict: &Verdict<'_>,
     pending: &mut Pending,
     masks: &mut Masks,
-) {
-    super::portable::judge(scores, cells, verdict, pending, masks);
+) -> bool {
+    let Judge::Grid { scale, offset, limit } = &cells.judge else {
+        super::portable::judge(scores, cells, verdict, pending, masks);
+        return true;
+    };
+    let (scale, offset, limit) = (_mm256_set1_ps(*scale), _mm256_set1_ps(*offset), _mm256_set1_ps(*limit));
+    let none = _mm256_set1_epi32(i32::from(cells.none()));
+    let below = _mm256_set1_ps(verdict.below);
+    let sign = _mm256_set1_ps(-0.0);
+    let mut columns = [_mm256_setzero_ps(); 2];
+    for (c, column) in columns.iter_mut().enumerate() {
+        // SAFETY: there are more columns than these 16.
+        *column = unsafe { _mm256_loadu_ps(verdict.column_from.as_ptr().add(c * LANES)) };
+    }
+    let mut any = 0;
+    for v in 0..VECTORS {
+        let from = _mm256_set1_ps(verdict.row_from[v]);
+        let mut cell = [none; 2];
+        let (mut doubt, mut wanted) = (0u16, 0u16);
+        for half in 0..2 {
+            // SAFETY: `Scores` holds VECTORS aligned vectors of 16.
+            let s = unsafe { _mm256_load_ps(scores.0.as_ptr().add(v * VECTOR + half * LANES)) };
+            let x = _mm256_fmadd_ps(s, scale, offset);
+            let nearest = _mm256_cvtps_epi32(x);
+            let off = _mm256_andnot_ps(sign, _mm256_sub_ps(x, _mm256_cvtepi32_ps(nearest)));
+            let unsure = _mm256_cmp_ps::<_CMP_GT_OQ>(off, limit);
+            cell[half] = _mm256_blendv_epi8(nearest, none, _mm256_castps_si256(unsure));
+            let from = _mm256_min_ps(from, columns[half]);
+            let high = _mm256_cmp_ps::<_CMP_GE_OQ>(s, from);
+            let want = _mm256_or_ps(high, _mm256_cmp_ps::<_CMP_LE_OQ>(s, below));
+            doubt |= (_mm256_movemask_ps(unsure) as u16) << (half * LANES);
+            wanted |= (_mm256_movemask_ps(want) as u16) << (half * LANES);
+        }
+        // The halves of both come in turns; 0, 2, 1, 3 puts them in order.
+        let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(cell[0], cell[1]));
+        // SAFETY: `cells` has room for VECTORS times 16 words.
+        unsafe { _mm256_storeu_si256(pending.cells.as_mut_ptr().add(v * VECTOR).cast(), packed) };
+        if let Some(valid) = verdict.valid {
+            for lane in 0..VECTOR {
+                if valid[v] >> lane & 1 == 0 {
+                    pending.cells[v * VECTOR + lane] = cells.none();
+                }
+            }
+            doubt &= valid[v];
+            wanted &= valid[v];
+        }
+        masks.doubt[v] = doubt;
+        masks.wanted[v] = wanted;
+        any |= doubt | wanted;
+    }
+    any != 0
 }

@@ -13,10 +13,12 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::cells::{Cells, Judge};
-use super::pack::{MR, NR};
+use super::pack::Shape;
 use super::tally::{Masks, Pending, Scores, Tally, VECTOR, VECTORS, Verdict};
 use std::arch::x86_64::*;
 
+const MR: usize = Shape::WIDE.rows;
+const NR: usize = Shape::WIDE.columns;
 /// Vectors in a row of the micro-tile.
 const WIDE: usize = NR / VECTOR;
 /// Pairs counted at a time.

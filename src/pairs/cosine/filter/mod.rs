@@ -71,6 +71,14 @@ impl Cpu {
         all
     }
 
+    /// The micro-tile of its kernel.
+    pub fn shape(self) -> pack::Shape {
+        match self {
+            Self::Avx2 => pack::Shape::TALL,
+            Self::Avx512 | Self::Portable => pack::Shape::WIDE,
+        }
+    }
+
     /// As it is called in the environment and in reports.
     pub fn name(self) -> &'static str {
         match self {
@@ -87,7 +95,7 @@ pub struct Ask<'a> {
     pub rows: Rows<'a>,
     /// The bins of all histograms.
     pub bins: &'a Bins,
-    /// Weights of each row, below 2^32, padded with [`pack::NR`] zero rows; without them a pair
+    /// Weights of each row, below 2^32, padded with [`pack::MOST_COLUMNS`] zero rows; without them a pair
     /// counts once in every way.
     pub weights: Option<&'a [Count]>,
     /// List pairs with at least this score.

@@ -3,10 +3,30 @@
 use super::super::rows::Rows;
 use std::ops::Range;
 
-/// Rows of i in a micro-tile.
-pub const MR: usize = 8;
-/// Rows of j in a micro-tile.
-pub const NR: usize = 48;
+/// Pairs in a micro-tile, whatever its shape.
+pub const PAIRS: usize = 384;
+/// Most rows i of a micro-tile.
+pub const MOST_ROWS: usize = 24;
+/// Most rows j of a micro-tile.
+pub const MOST_COLUMNS: usize = 48;
+
+/// A micro-tile of a kernel, and how its rows lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Rows i.
+    pub rows: usize,
+    /// Rows j: `rows * columns` is [`PAIRS`].
+    pub columns: usize,
+    /// Rows i that are packed into a panel together; panels of a micro-tile follow each other.
+    pub together: usize,
+}
+
+impl Shape {
+    /// Eight rows with all their columns at once: for 32 registers of 16 numbers, and in general.
+    pub const WIDE: Self = Self { rows: 8, columns: 48, together: 8 };
+    /// Six rows at a time, for 16 registers of 8 numbers.
+    pub const TALL: Self = Self { rows: 24, columns: 16, together: 6 };
+}
 
 /// Packs rows into panels of `width`: `panel[k * width + r]` is coordinate k of the panel's row r.
 /// Missing rows of the last panel are zeros. `into` is `len.div_ceil(width) * width * dims` long.
@@ -17,24 +37,36 @@ pub fn pack(rows: &Rows<'_>, range: Range<u32>, width: usize, into: &mut [f32]) 
         let here = (range.end as usize).saturating_sub(first).min(width);
         // Eight rows at a time: eight streams are read, and whole cache lines are written.
         for group in (0..width).step_by(8) {
-            let present = here.saturating_sub(group).min(8);
-            if present == 8 {
-                let rows: [&[f32]; 8] = std::array::from_fn(|r| rows.row(first + group + r));
-                for (k, line) in panel.chunks_exact_mut(width).enumerate() {
-                    for (r, row) in rows.iter().enumerate() {
-                        line[group + r] = row[k];
-                    }
+            let wide = (width - group).min(8);
+            let present = here.saturating_sub(group).min(wide);
+            match present {
+                8 => {
+                    interleave::<8>(rows, first + group, group, width, panel);
+                    continue;
                 }
-                continue;
+                6 if wide == 6 => {
+                    interleave::<6>(rows, first + group, group, width, panel);
+                    continue;
+                }
+                _ => (),
             }
             for line in panel.chunks_exact_mut(width) {
-                line[group..group + 8].fill(0.0);
+                line[group..group + wide].fill(0.0);
             }
             for r in 0..present {
                 for (k, v) in rows.row(first + group + r).iter().enumerate() {
                     panel[k * width + group + r] = *v;
                 }
             }
+        }
+    }
+}
+
+fn interleave<const N: usize>(rows: &Rows<'_>, first: usize, at: usize, width: usize, panel: &mut [f32]) {
+    let rows: [&[f32]; N] = std::array::from_fn(|r| rows.row(first + r));
+    for (k, line) in panel.chunks_exact_mut(width).enumerate() {
+        for (r, row) in rows.iter().enumerate() {
+            line[at + r] = row[k];
         }
     }
 }
@@ -48,7 +80,7 @@ mod tests {
         let (n, d) = (53, 5);
         let values: Vec<f32> = (0..n * d).map(|v| v as f32 + 1.0).collect();
         let rows = Rows::new(&values, d);
-        for width in [MR, NR] {
+        for width in [6, 8, 16, 48] {
             let range = 3u32..52;
             let panels = range.len().div_ceil(width);
             let mut packed = vec![f32::NAN; panels * width * d];

@@ -2,10 +2,13 @@
 //! where no other does.
 
 use super::cells::{Cells, Judge};
-use super::pack::{MR, NR};
-use super::tally::{Masks, Pending, Scores, VECTOR, Verdict};
+use super::pack::Shape;
+use super::tally::{Masks, Pending, Scores, VECTOR, VECTORS, Verdict};
 
-/// Scores of one micro-tile: panel `a` of [`MR`] rows against panel `b` of [`NR`] rows, in chunks of
+const MR: usize = Shape::WIDE.rows;
+const NR: usize = Shape::WIDE.columns;
+
+/// Scores of one micro-tile: panel `a` of 8 rows against panel `b` of 48 rows, in chunks of
 /// `chunk` coordinates. 2 x 8 x 48 x d operations; each product and each sum is rounded.
 pub fn scores(a: &[f32], b: &[f32], chunk: usize, scores: &mut Scores) {
     const WIDE: usize = 16;
@@ -44,8 +47,9 @@ pub fn judge(
     masks: &mut Masks,
 ) {
     let none = cells.none();
-    for v in 0..MR * NR / VECTOR {
-        let (row, column) = (v / (NR / VECTOR), v % (NR / VECTOR) * VECTOR);
+    let wide = pending.columns / VECTOR;
+    for v in 0..VECTORS {
+        let (row, column) = (v / wide, v % wide * VECTOR);
         let here: &[f32; VECTOR] = scores.0[v * VECTOR..][..VECTOR].try_into().expect("VECTOR values");
         let out = &mut pending.cells[v * VECTOR..][..VECTOR];
         let (mut doubt, mut wanted) = (0u16, 0u16);

@@ -2,25 +2,27 @@
 
 use super::super::bins::Count;
 use super::cells::Cells;
-use super::pack::{MR, NR};
+use super::pack::{MOST_COLUMNS, MOST_ROWS, PAIRS};
 
 /// Scores in a vector of the widest kernel; masks have a bit for each.
 pub const VECTOR: usize = 16;
 /// Vectors in a micro-tile.
-pub const VECTORS: usize = MR * NR / VECTOR;
+pub const VECTORS: usize = PAIRS / VECTOR;
 
 /// The scores of a micro-tile, row by row.
 #[repr(align(64))]
-pub struct Scores(pub [f32; MR * NR]);
+pub struct Scores(pub [f32; PAIRS]);
 
 /// Cells of a micro-tile that are not counted yet. A kernel may count them between its
 /// multiplications, where units for that are idle.
 #[repr(align(64))]
 pub struct Pending {
     /// Cell of each pair; [`Cells::none`] for those that do not count.
-    pub cells: [u16; MR * NR],
+    pub cells: [u16; PAIRS],
     /// First row i and first row j of the micro-tile.
     pub at: [u32; 2],
+    /// Rows j of the micro-tile.
+    pub columns: usize,
 }
 
 /// One bit for each score, 16 to a word.
@@ -37,29 +39,29 @@ pub struct Verdict<'a> {
     /// Bit mask of the scores that are pairs; `None` if all are.
     pub valid: Option<&'a [u16; VECTORS]>,
     /// A score is wanted from here on: for its row i ...
-    pub row_from: [f32; MR],
+    pub row_from: [f32; MOST_ROWS],
     /// ... or for its row j.
-    pub column_from: &'a [f32; NR],
+    pub column_from: &'a [f32; MOST_COLUMNS],
     /// Or down from here.
     pub below: f32,
 }
 
 impl Default for Scores {
     fn default() -> Self {
-        Self([0.0; MR * NR])
+        Self([0.0; PAIRS])
     }
 }
 
 impl Pending {
     /// Nothing to count.
-    pub fn new(cells: &Cells) -> Self {
-        Self { cells: [cells.none(); MR * NR], at: [0; 2] }
+    pub fn new(cells: &Cells, columns: usize) -> Self {
+        Self { cells: [cells.none(); PAIRS], at: [0; 2], columns }
     }
 }
 
 /// Counts by cell.
 pub struct Tally<'a> {
-    /// Weights of each row, padded by [`NR`] rows; without them pairs count once.
+    /// Weights of each row, padded by [`MOST_COLUMNS`] rows; without them pairs count once.
     pub weights: Option<&'a [Count]>,
     /// Without weights: two tables, one after the other, so that equal cells that follow each other
     /// do not wait for each other.
@@ -89,8 +91,8 @@ impl<'a> Tally<'a> {
             }
             Some(weights) => {
                 for (p, cell) in pending.cells.iter().enumerate().skip(from) {
-                    let i = &weights[pending.at[0] as usize + p / NR];
-                    let j = &weights[pending.at[1] as usize + p % NR];
+                    let i = &weights[pending.at[0] as usize + p / pending.columns];
+                    let j = &weights[pending.at[1] as usize + p % pending.columns];
                     let sums = &mut self.weighted[usize::from(*cell)];
                     add_product(sums, i, j);
                 }
