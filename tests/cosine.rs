@@ -157,3 +157,89 @@ fn the_plan_says_what_is_needed_and_computes_nothing() {
     }
     assert!(results_in(&output).is_empty());
 }
+
+/// The whole matrix and some rows of it, on any ranks, after a stop, in all three types.
+#[test]
+fn the_matrix_is_that_of_float64() {
+    use stratigraph::h5::Reader;
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("v.npy");
+    vectors(&file);
+    let bytes = std::fs::read(&file).expect("the vectors");
+    let values: Vec<f32> =
+        bytes[128..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    let list = dir.path().join("rows.txt");
+    std::fs::write(&list, "699\n3\n\n3\n120\n").expect("a list");
+    let matrix = |command: &mut Command, output: &Path, cell: &str| {
+        succeed(command.args(["--matrix", cell]));
+        let own = Reader::open(&output.join("cosine.h5"), "cosine", 1).expect("results");
+        let representative: Vec<u32> = own.array("groups/representative").expect("rows");
+        let file = Reader::open(&output.join("matrix.h5"), "cosine-matrix", 1).expect("a matrix");
+        let rows: Vec<u32> = file.array("rows").expect("rows");
+        assert_eq!(file.shape("scores").expect("a shape"), [rows.len(), representative.len()]);
+        let row = |i: u32| {
+            let at = representative[i as usize] as usize * DIMS;
+            &values[at..at + DIMS]
+        };
+        let mut expected = Vec::new();
+        for i in &rows {
+            for j in 0..representative.len() as u32 {
+                let terms = row(*i).iter().zip(row(j));
+                expected.push(terms.fold(0.0, |sum, (x, y)| sum + f64::from(*x) * f64::from(*y)));
+            }
+        }
+        (file, expected)
+    };
+    let output = |name: &str| dir.path().join(name);
+    let (file_f32, expected) = matrix(&mut command(2, &file, &output("a")), &output("a"), "f32");
+    let found: Vec<f32> = file_f32.array("scores").expect("scores");
+    assert!(found.iter().zip(&expected).all(|(f, e)| f.to_bits() == (*e as f32).to_bits()));
+
+    let mut some = command(3, &file, &output("b"));
+    some.args(["--tile-rows", "50", "--rows"]).arg(&list);
+    let (file_u8, expected) = matrix(&mut some, &output("b"), "u8");
+    let found: Vec<u8> = file_u8.array("scores").expect("scores");
+    assert!(found.len() / 3 > 400 && found.len() == expected.len());
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(f64::from(*found), 128.0 + (127.0 * expected.clamp(-1.0, 1.0)).round());
+    }
+
+    // Stopped in the middle, and on with other ranks.
+    let stopped = output("c");
+    let mut slow = command(1, &file, &stopped);
+    slow.args(["--matrix", "f32", "--tile-rows", "60"]).env("STRATIGRAPH_TILE_DELAY_MS", "100");
+    let mut child = slow.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    let begun = Instant::now();
+    while !stopped.join("matrix/rank-0000.000.h5").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no shard");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    // SAFETY: kill(2) reads two integers; the process is one that this test started.
+    unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+    child.wait().expect("a child");
+    let mut again = command(3, &file, &stopped);
+    again.args(["--tile-rows", "60"]);
+    let (file_again, _) = matrix(&mut again, &stopped, "f32");
+    let (found, before): (Vec<f32>, Vec<f32>) =
+        (file_again.array("scores").expect("scores"), file_f32.array("scores").expect("scores"));
+    assert!(found == before);
+}
+
+#[test]
+fn rows_of_the_matrix_that_are_not_there_are_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, list) = (dir.path().join("v.npy"), dir.path().join("rows.txt"));
+    write(&file, 2, &[1.0, 0.0, 0.0, 1.0]);
+    for (text, reason) in [
+        ("0\n2\n", "row 2 of the matrix is wanted, but there are 2 vectors"),
+        ("0\nx\n", "line 2: not the number of a vector"),
+        ("\n", "lists no vector"),
+    ] {
+        std::fs::write(&list, text).expect("a list");
+        let mut command = stratigraph(1);
+        command.arg("cosine").arg(&file).arg("-o").arg(dir.path().join("out"));
+        let (code, _, err) = run(command.args(["--matrix", "f16", "--rows"]).arg(&list));
+        assert!(code == 4 && err.contains(reason), "{code}: {err}");
+    }
+}

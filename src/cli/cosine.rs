@@ -5,13 +5,14 @@ use super::results::{Identity, Results as Files, remove_directory};
 use super::{Code, Context, limits, show};
 use crate::pairs::cosine::files::{Origin, write_results};
 use crate::pairs::cosine::filter::Cpu;
+use crate::pairs::cosine::matrix::{Cell, MASTER, SHARDS};
 use crate::pairs::cosine::rows::Groups;
 use crate::pairs::cosine::{Cluster, Needs, Options, Prepared, Source, Summary};
 use crate::pairs::{Error, Job, Outcome};
 use crate::report;
 use anyhow::Context as _;
 use sha2::{Digest, Sha256};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Compare all pairs of vectors by their cosine (exact: counts of float64 scores)
@@ -54,6 +55,15 @@ pub struct Args {
     #[arg(long)]
     pub normalize: bool,
 
+    /// Keep all scores as a matrix, matrix.h5, of such numbers; u8 is 128 + 127 x score. Equal
+    /// vectors have one row and one column (vectors/group in cosine.h5 says which)
+    #[arg(long, value_name = "f32|f16|u8", value_parser = matrix_cell)]
+    pub matrix: Option<Cell>,
+
+    /// With --matrix: only the rows of these vectors; a text file of numbers from 0, one a line
+    #[arg(long, value_name = "FILE", requires = "matrix")]
+    pub rows: Option<PathBuf>,
+
     /// Memory each rank may use [default: 80 % of what its node has free, shared by its ranks]
     #[arg(long, value_name = "BYTES", value_parser = limits::parse_size)]
     pub memory: Option<u64>,
@@ -84,8 +94,11 @@ pub struct Args {
 }
 
 /// What a run leaves in its directory.
-pub const FILES: Files =
-    Files { summary: "cosine.json", others: &["cosine.h5", "run-cosine.json"], journal: "journal-cosine" };
+pub const FILES: Files = Files {
+    summary: "cosine.json",
+    others: &["cosine.h5", MASTER, SHARDS, "run-cosine.json"],
+    journal: "journal-cosine",
+};
 
 /// How a run ended.
 pub enum Ended {
@@ -147,8 +160,9 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
     if args.plan {
         return Ok(Ended::Planned);
     }
+    let wanted = if args.matrix.is_some() { 2 } else { 1 };
     let run = Identity { results: &origin.fingerprint, journal: &fingerprint };
-    if FILES.settle(context, &args.output, &FILES.others[..1], &run, args.overwrite)? {
+    if FILES.settle(context, &args.output, &FILES.others[..wanted], &run, args.overwrite)? {
         show::line(context, format!("{}: done before, nothing to do", args.output.display()));
         return Ok(Ended::WasDone);
     }
@@ -165,7 +179,11 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
     let tiles_begun = Instant::now();
     let outcome = {
         let progress = show::Progress::begin(context, "cosine", tiles, "tiles");
-        prepared.compute(&context.world, &Job { progress: &|done| progress.set(done), ..job })?
+        prepared.compute(
+            &context.world,
+            &Job { progress: &|done| progress.set(done), ..job },
+            &args.output,
+        )?
     };
     let tiles_seconds = tiles_begun.elapsed().as_secs_f64();
     steps.mark("tiles");
@@ -187,6 +205,10 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
         let summary = Summary::of(&prepared, &results, ways, source.zeros, settings.clone(), &origin)?;
         steps.mark("mean");
         write_results(&args.output.join("cosine.h5"), &prepared, &results, &origin)?;
+        if let Some(matrix) = &prepared.matrix {
+            let (plan, places) = (&prepared.plan, &results.places);
+            matrix.write_master(&args.output, plan, places, &prepared.rows, &origin)?;
+        }
         // Last: a directory with this file is complete.
         report::write_json(&args.output.join("cosine.json"), &summary)?;
         steps.mark("write");
@@ -258,6 +280,8 @@ pub fn options(args: &Args) -> anyhow::Result<Options> {
         top_k: args.top_k,
         min: args.min,
         tile_edge: args.tile_rows.map(u32::from),
+        matrix: args.matrix,
+        matrix_rows: args.rows.as_deref().map(listed_rows).transpose()?,
         cpu: Cpu::best(),
     })
 }
@@ -265,12 +289,40 @@ pub fn options(args: &Args) -> anyhow::Result<Options> {
 /// Options that change the results, as they are published.
 fn settings(prepared: &Prepared<'_>) -> serde_json::Value {
     let Options { histograms, as_published, top_k, min, .. } = &prepared.options;
-    serde_json::json!({
+    let mut settings = serde_json::json!({
         "top_k": top_k,
         "min": min,
         "as_published": as_published.is_some(),
         "edges": histograms,
-    })
+    });
+    if let Some(matrix) = &prepared.matrix {
+        let rows = Sha256::digest(bytemuck::cast_slice::<u32, u8>(&matrix.rows));
+        settings["matrix"] = matrix.cell.name().into();
+        settings["matrix_rows"] = matrix.rows.len().into();
+        settings["matrix_rows_sha256"] = hex(&rows).into();
+    }
+    settings
+}
+
+fn matrix_cell(text: &str) -> Result<Cell, String> {
+    let all = [Cell::F32, Cell::F16, Cell::U8];
+    all.into_iter().find(|c| c.name() == text).ok_or_else(|| "is none of f32, f16 and u8".into())
+}
+
+/// Numbers of vectors, one a line.
+fn listed_rows(path: &Path) -> anyhow::Result<Vec<u32>> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path).map_err(|e| Error::Refused(format!("--rows {name}: {e}")))?;
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+    let numbers = lines.map(|(at, line)| {
+        let refuse = || Error::Refused(format!("--rows {name}: line {at}: not the number of a vector"));
+        line.trim().parse::<u32>().map_err(|_| refuse())
+    });
+    let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
+    if numbers.is_empty() {
+        return Err(Error::Refused(format!("--rows {name}: lists no vector")).into());
+    }
+    Ok(numbers)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -12,7 +12,7 @@ pub struct Results {
     /// The JSON file that is written last and carries the run's `fingerprint`: a directory with it
     /// holds a finished run.
     pub summary: &'static str,
-    /// All other files, whether this run writes them or not.
+    /// All other files and directories, whether this run writes them or not.
     pub others: &'static [&'static str],
     /// Directory of the journals.
     pub journal: &'static str,
@@ -120,11 +120,14 @@ pub fn remove_leftovers(directory: &Path, names: &[&str]) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Removes a file, if it is there.
+/// Removes a file, or a directory with all that is in it, if it is there.
 ///
 /// # Errors
 /// If it cannot be removed; names it.
 pub fn remove_file(path: &Path) -> anyhow::Result<()> {
+    if path.is_dir() {
+        return remove_directory(path);
+    }
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != NotFound => Err(e).with_context(|| path.display().to_string()),
         _ => Ok(()),

@@ -78,7 +78,7 @@ impl<T: Element> MappedMatrix<T> {
             None
         } else {
             let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).map_err(fail)?;
-            allocate(&file, offset + bytes as u64).map_err(fail)?;
+            allocate(&file, 0..offset + bytes as u64).map_err(fail)?;
             // SAFETY: the file carries a temporary name made from this process's id; no other
             // process or thread opens it before `finish` renames it.
             Some(unsafe { MmapOptions::new().offset(offset).len(bytes).map_mut(&file) }.map_err(fail)?)
@@ -128,12 +128,13 @@ impl<T: Element> MappedMatrix<T> {
     }
 }
 
-/// Gives the first `bytes` of `file` real blocks; a full disk is reported here.
-fn allocate(file: &std::fs::File, bytes: u64) -> std::io::Result<()> {
+/// Gives these bytes of `file` real blocks; a full disk is reported here.
+pub(super) fn allocate(file: &std::fs::File, range: std::ops::Range<u64>) -> std::io::Result<()> {
     use std::os::fd::AsRawFd;
-    let bytes = libc::off_t::try_from(bytes).map_err(std::io::Error::other)?;
+    let from = libc::off_t::try_from(range.start).map_err(std::io::Error::other)?;
+    let bytes = libc::off_t::try_from(range.end - range.start).map_err(std::io::Error::other)?;
     // SAFETY: the descriptor is open for writing for the whole call; no memory is passed.
-    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes) } {
+    match unsafe { libc::posix_fallocate(file.as_raw_fd(), from, bytes) } {
         0 => Ok(()),
         code => Err(std::io::Error::from_raw_os_error(code)),
     }

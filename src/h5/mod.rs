@@ -14,11 +14,13 @@ mod access;
 mod inspect;
 mod mapped;
 mod read;
+mod shard;
 mod write;
 
 pub use inspect::{Entry, Listing, list};
 pub use mapped::{MappedArray, MappedMatrix};
 pub use read::{FloatMatrix, FloatValues, Reader};
+pub use shard::{Patch, Piece, Shard};
 pub use write::Writer;
 
 use std::path::{Path, PathBuf};
@@ -107,4 +109,4 @@ macro_rules! elements {
         unsafe impl Element for $t {}
     )*};
 }
-elements!(u8, u16, u32, u64, i32, i64, f32, f64);
+elements!(u8, u16, u32, u64, i32, i64, half::f16, f32, f64);

@@ -33,7 +33,7 @@ impl Writer {
         Ok(writer)
     }
 
-    fn file(&self) -> &hdf5::File {
+    pub(super) fn file(&self) -> &hdf5::File {
         self.file.as_ref().expect("the file is open until finish")
     }
 

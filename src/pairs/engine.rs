@@ -51,11 +51,11 @@ impl Outcome {
 /// order.
 ///
 /// # Errors
-/// [`Error::Journal`] and [`Error::Refused`]; the caller ends the job then.
+/// [`Error::Journal`], [`Error::Refused`] and those of the kernel; the caller ends the job then.
 pub fn compute(
     world: &World,
     job: &Job<'_>,
-    mut kernel: impl FnMut(&Tile) -> Vec<u8>,
+    mut kernel: impl FnMut(&Tile) -> Result<Vec<u8>, Error>,
 ) -> Result<Outcome, Error> {
     let tiles = job.plan.tiles();
     let (attempt, missing) = agree_on_missing(world, job)?;
@@ -71,7 +71,7 @@ pub fn compute(
         let next = counter.take();
         let Some(&id) = usize::try_from(next).ok().and_then(|i| missing.get(i)) else { break };
         tracing::debug!(rank = world.rank(), tile = id, "begins");
-        let payload = kernel(&job.plan.tile(id));
+        let payload = kernel(&job.plan.tile(id))?;
         job.pause();
         journal.record(id, &payload)?;
         computed += 1;

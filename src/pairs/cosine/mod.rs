@@ -11,12 +11,15 @@
 //! 4. [`exact`]: those are scored in f64.
 //! 5. [`best`]: the neighbours of each row; [`moments`]: mean and deviation, without any pair.
 //! 6. [`results`]: tiles are merged and checked to close.
+//! 7. [`matrix`]: on request all scores themselves.
 
 pub mod best;
 pub mod bins;
+pub mod block;
 pub mod exact;
 pub mod files;
 pub mod filter;
+pub mod matrix;
 pub mod moments;
 mod needs;
 pub mod results;
@@ -38,9 +41,11 @@ use best::Best;
 use bins::{Bins, Count};
 use filter::cells::Cells;
 use filter::{Ask, Bound, Cpu, Dense, Extremes, Filter, Found};
+use matrix::{Cell, Matrix, Shards};
 use results::{Merge, Results};
 use rows::{Groups, Rows};
 use sha2::{Digest, Sha256};
+use std::path::Path;
 use wire::Partial;
 
 /// What a run computes and keeps.
@@ -56,6 +61,10 @@ pub struct Options {
     pub min: Option<f64>,
     /// Rows in a tile each way; what a kill can cost, but no result, depends on it.
     pub tile_edge: Option<u32>,
+    /// Keep the scores themselves, as such numbers.
+    pub matrix: Option<Cell>,
+    /// With a matrix: only these input rows of it.
+    pub matrix_rows: Option<Vec<u32>>,
     /// Which kernel scores.
     pub cpu: Cpu,
 }
@@ -80,6 +89,8 @@ impl Default for Options {
             top_k: 0,
             min: None,
             tile_edge: None,
+            matrix: None,
+            matrix_rows: None,
             cpu: Cpu::best(),
         }
     }
@@ -110,14 +121,19 @@ pub struct Prepared<'a> {
     pub plan: Plan,
     /// What is wanted; `top_k` is at most n - 1.
     pub options: Options,
+    /// The matrix, if it is wanted.
+    pub matrix: Option<Matrix>,
     filter: Box<dyn Filter + 'a>,
     bound: Bound,
 }
 
+/// Coordinates of a micro-tile that are summed at a time, so that they stay in a first-level cache.
+const MOST_CHUNK: usize = 384;
+
 /// Rows in a tile each way for `n` rows: large, so that packing costs little, but enough tiles that
 /// ranks are even and a kill costs little.
 fn tile_edge(n: u32) -> u32 {
-    (n / 12).next_multiple_of(filter::pack::NR as u32 * 4).clamp(192, 8064)
+    (n / 12).next_multiple_of(filter::pack::MOST_COLUMNS as u32 * 4).clamp(192, 8064)
 }
 
 impl<'a> Prepared<'a> {
@@ -140,15 +156,17 @@ impl<'a> Prepared<'a> {
         let published: Vec<_> = options.as_published.iter().cloned().collect();
         let bins = Bins::new(&options.histograms, &published)?;
         // More chunks make fewer pairs doubtful and cost a little each; fine bins need them.
-        let chunk = rows.dims().div_ceil(if bins.len() > 64 { 2 } else { 1 });
+        let chunk = rows.dims().div_ceil(if bins.len() > 64 { 2 } else { 1 }).min(MOST_CHUNK);
         let bound = Bound::of(&rows, chunk);
         let cells = Cells::new(&bins, &bound);
         let edge = options.tile_edge.unwrap_or_else(|| tile_edge(n));
+        let matrix = matrix_of(&options, groups)?;
+        let edge = if matrix.is_some() { Matrix::tile_edge(n, edge) } else { edge };
         let plan = Plan::new(n, edge, edge, Shape::Triangle);
         let top_k = options.top_k.min(rows.len().saturating_sub(1));
         let options = Options { top_k, ..options };
         let filter = Box::new(Dense::new(options.cpu, bound, cells));
-        Ok(Self { rows, groups, weights, weighted, bins, plan, options, filter, bound })
+        Ok(Self { rows, groups, weights, weighted, bins, plan, options, matrix, filter, bound })
     }
 
     /// Sha256 over a run's identity and the tile plan: journals of another run do not match.
@@ -162,8 +180,8 @@ impl<'a> Prepared<'a> {
         Sha256::digest(text.as_bytes()).into()
     }
 
-    /// A kernel for tiles: what [`Prepared::compute`] gives the engine.
-    pub fn kernel(&self) -> impl FnMut(&Tile) -> Vec<u8> {
+    /// A kernel for tiles: what [`Prepared::compute`] gives the engine, without the matrix.
+    pub fn kernel(&self) -> impl FnMut(&Tile) -> Partial {
         let Options { top_k, min, .. } = self.options;
         let (n, error) = (self.rows.len(), self.bound.error);
         let some = if n > 1 { exact::score(self.rows.row(0), self.rows.row(n - 1)) } else { 0.0 };
@@ -184,22 +202,30 @@ impl<'a> Prepared<'a> {
             }
             let counts = (0u32..).zip(&found.counts).filter(|(_, c)| **c != [0; 4]).map(|(b, c)| (b, *c));
             found.edges.sort_unstable_by_key(|e| (e.first, e.second));
-            wire::encode(&Partial {
+            Partial {
                 counts: counts.collect(),
                 range: found.range,
                 rechecked: found.rechecked,
                 neighbours,
                 edges: found.edges,
-            })
+                place: None,
+            }
         }
     }
 
     /// Computes the tiles that are still missing. Collective.
     ///
     /// # Errors
-    /// [`Error::Journal`], [`Error::Refused`].
-    pub fn compute(&self, world: &World, job: &Job<'_>) -> Result<Outcome, Error> {
-        super::compute(world, job, self.kernel())
+    /// [`Error::Journal`], [`Error::Refused`]; [`Error::File`] for the matrix, whose shards go to
+    /// `directory`.
+    pub fn compute(&self, world: &World, job: &Job<'_>, directory: &Path) -> Result<Outcome, Error> {
+        let mut kernel = self.kernel();
+        let shards = |matrix| Shards::new(matrix, self.rows, &self.plan, directory, world.rank());
+        let mut shards = self.matrix.as_ref().map(shards);
+        super::compute(world, job, |tile| {
+            let place = shards.as_mut().map(|shards| shards.write(tile)).transpose()?;
+            Ok(wire::encode(&Partial { place, ..kernel(tile) }))
+        })
     }
 
     /// Merges all tiles from the journals, on rank 0.
@@ -209,16 +235,41 @@ impl<'a> Prepared<'a> {
     pub fn merge(&self, world: &World, job: &Job<'_>) -> Result<Results, Error> {
         let mut merge = Merge::begin(self);
         super::merge(world, job, |_, payload| {
-            merge.add(wire::decode(payload, self.plan.items(), self.bins.len())?);
+            let partial = wire::decode(payload, self.plan.items(), self.bins.len())?;
+            if partial.place.is_none() && self.matrix.is_some() {
+                return None;
+            }
+            merge.add(partial);
             Some(())
         })?;
         merge.finish()
     }
 }
 
+/// The part of the matrix that is wanted.
+fn matrix_of(options: &Options, groups: &Groups) -> Result<Option<Matrix>, Error> {
+    let Some(cell) = options.matrix else { return Ok(None) };
+    let Some(given) = &options.matrix_rows else {
+        return Ok(Some(Matrix { cell, rows: (0..groups.len() as u32).collect() }));
+    };
+    let mut rows = Vec::with_capacity(given.len());
+    for row in given {
+        let group = groups.group.get(*row as usize);
+        rows.push(*group.ok_or_else(|| {
+            Error::Refused(format!(
+                "row {row} of the matrix is wanted, but there are {} vectors (from 0)",
+                groups.group.len()
+            ))
+        })?);
+    }
+    rows.sort_unstable();
+    rows.dedup();
+    Ok(Some(Matrix { cell, rows }))
+}
+
 /// Weights of the groups, padded with zero rows as [`Ask::weights`] needs them.
 fn weights_of(groups: &Groups, rows: usize, multiplicity: &Multiplicity) -> Result<Vec<Count>, Error> {
-    let mut weights = vec![[0u64; 4]; groups.len() + filter::pack::NR];
+    let mut weights = vec![[0u64; 4]; groups.len() + filter::pack::MOST_COLUMNS];
     let documents = groups.sums(|_| 1);
     let sums = |given: &Option<Vec<u64>>, name: &str| match given {
         None => Ok(documents.clone()),

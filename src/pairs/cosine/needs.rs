@@ -58,7 +58,8 @@ impl Needs {
         // A neighbour is recorded when a tile finds it, and again when a better one replaces it.
         let waves = (n as f64 / edge.max(1) as f64).ln_1p() + 1.0;
         let journal = (n as f64 * k as f64 * 8.0 * waves) as u64 + listed * 12 + tiles * 4096;
-        let disk = journal + n * k * 12 + listed * 12 + n * 40;
+        let matrix = prepared.matrix.as_ref().map_or(0, |m| m.bytes(prepared.rows.len()));
+        let disk = journal + n * k * 12 + listed * 12 + n * 40 + matrix;
         Self {
             pairs: n * n.saturating_sub(1) / 2,
             listed,
@@ -81,7 +82,12 @@ impl Needs {
                 memory,
                 "raise --min, lower --top-k, or allow more with --memory",
             ),
-            ("the results directory", self.disk, disk, "raise --min, lower --top-k, or choose another -o"),
+            (
+                "the results directory",
+                self.disk,
+                disk,
+                "raise --min, lower --top-k, take a smaller --matrix or fewer --rows, or choose another -o",
+            ),
         ] {
             if needed > available {
                 return Err(Error::DoesNotFit { what: what.into(), needed, available, hint: hint.into() });

@@ -5,6 +5,7 @@ use super::best::{Candidate, Neighbour, best_of, drop_worse};
 use super::bins::Count;
 use super::exact;
 use super::filter::Edge;
+use super::matrix::Place;
 use super::moments::pair_sums;
 use super::wire::Partial;
 use crate::pairs::{Error, Histogram};
@@ -27,9 +28,11 @@ pub struct Results {
     pub edges: Vec<Edge>,
     /// Pairs that were scored in f64.
     pub rechecked: u64,
+    /// Where each tile's part of the matrix is, in tile order.
+    pub places: Vec<Place>,
 }
 
-/// Collects partial results in any order of tiles.
+/// Collects the partial results of all tiles, in the plan's order.
 pub struct Merge<'a> {
     prepared: &'a Prepared<'a>,
     candidates: Vec<Vec<Candidate>>,
@@ -46,11 +49,12 @@ impl<'a> Merge<'a> {
             neighbours: Vec::new(),
             edges: Vec::new(),
             rechecked: 0,
+            places: Vec::new(),
         };
         Self { prepared, candidates: vec![Vec::new(); lists], results }
     }
 
-    /// Adds the result of a tile.
+    /// Adds the result of the next tile of the plan.
     pub fn add(&mut self, partial: Partial) {
         let results = &mut self.results;
         for (bin, count) in partial.counts {
@@ -70,6 +74,7 @@ impl<'a> Merge<'a> {
         }
         results.edges.extend(partial.edges);
         results.rechecked += partial.rechecked;
+        results.places.extend(partial.place);
     }
 
     /// The whole, after checking that the sums close.

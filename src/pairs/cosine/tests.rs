@@ -82,7 +82,7 @@ fn run(prepared: &Prepared<'_>) -> Results {
     let mut kernel = prepared.kernel();
     let mut merge = Merge::begin(prepared);
     for id in 0..prepared.plan.tiles() {
-        let payload = kernel(&prepared.plan.tile(id));
+        let payload = wire::encode(&kernel(&prepared.plan.tile(id)));
         merge.add(wire::decode(&payload, prepared.plan.items(), prepared.bins.len()).expect("a result"));
     }
     merge.finish().expect("sums close")

@@ -3,6 +3,7 @@
 use super::best::Candidate;
 use super::bins::Count;
 use super::filter::Edge;
+use super::matrix::Place;
 
 /// What a tile found, settled.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -17,6 +18,8 @@ pub struct Partial {
     pub neighbours: Vec<(u32, Vec<Candidate>)>,
     /// Pairs over the threshold.
     pub edges: Vec<Edge>,
+    /// Where the tile's part of the matrix is.
+    pub place: Option<Place>,
 }
 
 /// Writes a partial result.
@@ -45,6 +48,10 @@ pub fn encode(partial: &Partial) -> Vec<u8> {
         put(&edge.first.to_le_bytes());
         put(&edge.second.to_le_bytes());
         put(&edge.score.to_le_bytes());
+    }
+    let place = partial.place.map(|p| [p.rank, p.attempt, p.first]);
+    for word in place.iter().flatten() {
+        out.extend_from_slice(&word.to_le_bytes());
     }
     out
 }
@@ -99,6 +106,9 @@ pub fn decode(bytes: &[u8], n: u32, bins: usize) -> Option<Partial> {
         let edge = Edge { first: input.u32()?, second: input.u32().filter(|r| *r < n)?, score: input.f32()? };
         partial.edges.push(edge);
     }
+    if !input.0.is_empty() {
+        partial.place = Some(Place { rank: input.u32()?, attempt: input.u32()?, first: input.u32()? });
+    }
     input.0.is_empty().then_some(partial)
 }
 
@@ -114,7 +124,10 @@ mod tests {
             rechecked: 9,
             neighbours: vec![(2, vec![Candidate { index: 1, score: 0.25 }]), (0, vec![])],
             edges: vec![Edge { first: 0, second: 4, score: 0.5 }],
+            place: None,
         };
+        let placed = Partial { place: Some(Place { rank: 1, attempt: 2, first: 3 }), ..partial.clone() };
+        assert_eq!(decode(&encode(&placed), 5, 4), Some(placed));
         let bytes = encode(&partial);
         assert_eq!(decode(&bytes, 5, 4), Some(partial));
         assert_eq!(decode(&bytes, 4, 4), None);

@@ -109,7 +109,7 @@ impl Prepared {
     /// [`Error::Journal`], [`Error::Refused`].
     pub fn compute(&self, world: &World, job: &Job<'_>) -> Result<Outcome, Error> {
         let kernel = Kernel::new(&self.index, self.want);
-        super::compute(world, job, |tile| wire::encode(&kernel.tile(tile)))
+        super::compute(world, job, |tile| Ok(wire::encode(&kernel.tile(tile))))
     }
 
     /// Merges all tiles from the journals, on rank 0.
