@@ -193,6 +193,7 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
         show::line(context, format!("{}: done before, nothing to do", args.output.display()));
         return Ok(Ended::WasDone);
     }
+    steps.mark("plan");
     let directory = args.output.join(FILES.journal);
     let tiles = u64::from(prepared.plan.tiles());
     let job = Job {

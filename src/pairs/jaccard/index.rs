@@ -7,8 +7,6 @@
 //! a result.
 
 use super::{Collapsed, ImageSets};
-use rayon::prelude::*;
-use roaring::RoaringBitmap;
 use rustc_hash::FxHashMap;
 
 /// At most this many items are common; a mask is 32 bits wide.
@@ -29,7 +27,7 @@ pub struct Class {
     pub full_size: u32,
 }
 
-/// What the kernel reads. Indices j are those of [`Collapsed::sets`].
+/// What the kernel reads. Indices j are those of the distinct sets of [`Collapsed`].
 pub struct Index {
     /// Multiplicity of each set.
     pub weight: Vec<u64>,
@@ -46,13 +44,11 @@ pub struct Index {
     /// For each set the postings that lead to others: its items that are not common and that
     /// another set has, too.
     pub visits: Vec<u32>,
-    /// The sets that have an item, for each item that `visits` names.
-    pub postings: Vec<RoaringBitmap>,
-    /// CSR offsets of `listed`, one more than there are postings.
-    pub listed_offsets: Vec<u64>,
-    /// The same postings as plain lists: most are too short for a bitmap's containers to pay, and
-    /// each is walked as often as it is long.
-    pub listed: Vec<u32>,
+    /// CSR offsets of `postings`, one more than there are postings.
+    pub posting_offsets: Vec<u64>,
+    /// For each item that `visits` names the sets that have it, ascending. Plain lists: each is
+    /// walked as often as it is long, and most are too short for a compressed bitmap to pay.
+    pub postings: Vec<u32>,
     /// Bytes that sharing the item saves (0 for empty ones), one per posting.
     pub posting_bytes: Vec<u64>,
     /// Whether the item is empty, one per posting.
@@ -119,9 +115,8 @@ impl Index {
             members,
             visit_offsets: vec![0],
             visits: Vec::new(),
+            posting_offsets: vec![0],
             postings: Vec::new(),
-            listed_offsets: vec![0],
-            listed: Vec::new(),
             posting_bytes: Vec::new(),
             posting_empty: Vec::new(),
             common_bytes: common.iter().map(|item| content(*item)).collect(),
@@ -148,8 +143,8 @@ impl Index {
                     *posting = index.posting_bytes.len() as u32;
                     index.posting_bytes.push(content(item));
                     index.posting_empty.push(item_empty[item as usize]);
-                    let end = index.listed_offsets.last().map_or(0, |end| end + uses[item as usize]);
-                    index.listed_offsets.push(end);
+                    let end = index.posting_offsets.last().map_or(0, |end| end + uses[item as usize]);
+                    index.posting_offsets.push(end);
                 }
                 index.visits.push(*posting);
             }
@@ -159,24 +154,21 @@ impl Index {
             largest.empty = largest.empty.max(empty);
             largest.bytes = largest.bytes.max(bytes);
         }
-        index.list_postings();
+        index.fill_postings();
         index
     }
 
     /// Fills the postings from the visits: sets come in ascending order, so that each list ascends.
-    fn list_postings(&mut self) {
-        let mut next: Vec<u64> = self.listed_offsets.clone();
-        self.listed = vec![0; self.visits.len()];
+    fn fill_postings(&mut self) {
+        let mut next: Vec<u64> = self.posting_offsets.clone();
+        self.postings = vec![0; self.visits.len()];
         for j in 0..self.weight.len() {
             for p in &self.visits[self.visit_offsets[j] as usize..self.visit_offsets[j + 1] as usize] {
                 let at = &mut next[*p as usize];
-                self.listed[*at as usize] = j as u32;
+                self.postings[*at as usize] = j as u32;
                 *at += 1;
             }
         }
-        let bitmap = |p: usize| RoaringBitmap::from_sorted_iter(self.listed_of(p).iter().copied());
-        let postings = (0..self.posting_bytes.len()).into_par_iter().map(bitmap);
-        self.postings = postings.map(|made| made.expect("each list ascends")).collect();
     }
 
     /// Number of distinct sets.
@@ -195,8 +187,8 @@ impl Index {
     }
 
     /// The sets in posting `p`, ascending.
-    pub fn listed_of(&self, p: usize) -> &[u32] {
-        &self.listed[self.listed_offsets[p] as usize..self.listed_offsets[p + 1] as usize]
+    pub fn posting(&self, p: usize) -> &[u32] {
+        &self.postings[self.posting_offsets[p] as usize..self.posting_offsets[p + 1] as usize]
     }
 
     /// Overlap through common items alone.
@@ -223,7 +215,7 @@ impl Index {
 
     /// Steps that visiting row `i` takes over all columns: the cost model of the plan.
     pub fn steps_of(&self, i: usize) -> u64 {
-        self.visits_of(i).iter().map(|p| self.listed_of(*p as usize).len() as u64).sum()
+        self.visits_of(i).iter().map(|p| self.posting(*p as usize).len() as u64).sum()
     }
 }
 

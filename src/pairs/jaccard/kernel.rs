@@ -189,6 +189,32 @@ impl<'a> Kernel<'a> {
         }
     }
 
+    /// How many pairs i < j the rows have at or above the threshold, without computing a tile.
+    pub(super) fn count_edges(&self, rows: impl Iterator<Item = u32>) -> u64 {
+        if is_narrow(self.index) {
+            self.count_edges_with(rows, &mut self.scratch::<u64>())
+        } else {
+            self.count_edges_with(rows, &mut self.scratch::<u128>())
+        }
+    }
+
+    fn count_edges_with<P: Packed>(
+        &self,
+        rows: impl Iterator<Item = u32>,
+        scratch: &mut Scratch<P>,
+    ) -> u64 {
+        let n = self.index.len() as u32;
+        let (mut neighbours, mut edges) = (Vec::new(), Vec::new());
+        let count = |i| {
+            neighbours.clear();
+            edges.clear();
+            let tile = Tile { id: 0, rows: i..i + 1, columns: 0..n };
+            self.row(i, &tile, scratch, &mut neighbours, &mut edges);
+            edges.len() as u64
+        };
+        rows.map(count).sum()
+    }
+
     fn tile_with<P: Packed>(&self, tile: &Tile, pool: &Mutex<Vec<Scratch<P>>>) -> Partial {
         let rows: Vec<u32> = tile.rows.clone().collect();
         let chunk = rows.len().div_ceil(4 * rayon::current_num_threads()).max(1);
@@ -361,14 +387,14 @@ fn add_up<P: Packed>(
     for &p in index.visits_of(i as usize) {
         let p = p as usize;
         let step = P::pack(index.posting_empty[p], index.posting_bytes[p]);
-        let listed = index.listed_of(p);
-        let start = listed.partition_point(|j| *j < columns.start);
+        let posting = index.posting(p);
+        let start = posting.partition_point(|j| *j < columns.start);
         let end = if columns.end as usize == counts.len() {
-            listed.len()
+            posting.len()
         } else {
-            listed.partition_point(|j| *j < columns.end)
+            posting.partition_point(|j| *j < columns.end)
         };
-        for &j in listed.get(start..end).unwrap_or_default() {
+        for &j in posting.get(start..end).unwrap_or_default() {
             let count = &mut counts[j as usize];
             if *count == P::default() {
                 touched.push(j);
@@ -456,8 +482,8 @@ fn count_classes(index: &Index, tally: &mut Tally, a: &Class, b: &Class, pairs: 
 pub fn score_row(index: &Index, i: u32, counts: &mut [u32], scores: &mut [f64]) {
     counts.fill(0);
     for &p in index.visits_of(i as usize) {
-        for j in &index.postings[p as usize] {
-            counts[j as usize] += 1;
+        for j in index.posting(p as usize) {
+            counts[*j as usize] += 1;
         }
     }
     let own = index.class_by_set[i as usize];

@@ -121,10 +121,7 @@ fn estimate_pairs(prepared: &Prepared) -> u64 {
     }
     let kernel = Kernel::new(&prepared.index, super::Want { top_k: 0, ..prepared.want });
     let sample = SAMPLE_ROWS.min(n);
-    let mut found = 0u64;
-    for s in 0..sample {
-        let row = (u64::from(s) * u64::from(n) / u64::from(sample)) as u32;
-        found += kernel.tile(&Tile { id: s, rows: row..row + 1, columns: 0..n }).edges.len() as u64;
-    }
+    let rows = (0..sample).map(|s| (u64::from(s) * u64::from(n) / u64::from(sample)) as u32);
+    let found = kernel.count_edges(rows);
     found * u64::from(n) / u64::from(sample)
 }

@@ -1,7 +1,6 @@
 //! The sets: one of layer digests per image, and the distinct ones among them.
 
 use crate::corpus::Table;
-use roaring::RoaringBitmap;
 use rustc_hash::FxHashMap;
 
 /// The sets of N images over numbered items (layer digests).
@@ -93,11 +92,9 @@ impl ImageSets {
 /// results are weighed by multiplicity.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Collapsed {
-    /// The n distinct sets.
-    pub sets: Vec<RoaringBitmap>,
-    /// Number of images that have each.
+    /// Number of images that have each of the n distinct sets.
     pub multiplicity: Vec<u64>,
-    /// First image that has each.
+    /// First image that has each: its set is where the distinct one lies.
     pub representative: Vec<u32>,
     /// The distinct set of each of the N images.
     pub group: Vec<u32>,
@@ -111,11 +108,9 @@ impl Collapsed {
         for i in 0..images.len() {
             let set = images.set(i);
             let group = *seen.entry(set).or_insert_with(|| {
-                let sorted = RoaringBitmap::from_sorted_iter(set.iter().copied());
-                collapsed.sets.push(sorted.expect("image sets ascend"));
                 collapsed.multiplicity.push(0);
                 collapsed.representative.push(i as u32);
-                collapsed.sets.len() as u32 - 1
+                collapsed.multiplicity.len() as u32 - 1
             });
             collapsed.multiplicity[group as usize] += 1;
             collapsed.group.push(group);
@@ -125,12 +120,12 @@ impl Collapsed {
 
     /// Number of distinct sets.
     pub fn len(&self) -> usize {
-        self.sets.len()
+        self.multiplicity.len()
     }
 
     /// True if there are none.
     pub fn is_empty(&self) -> bool {
-        self.sets.is_empty()
+        self.multiplicity.is_empty()
     }
 }
 
@@ -138,6 +133,7 @@ impl Collapsed {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     proptest! {
         #[test]
@@ -148,15 +144,16 @@ mod tests {
             }
             let collapsed = Collapsed::of(&images);
             prop_assert_eq!(collapsed.multiplicity.iter().sum::<u64>(), sets.len() as u64);
+            let distinct = |g: usize| images.set(collapsed.representative[g] as usize);
             for (i, set) in sets.iter().enumerate() {
-                let expected: RoaringBitmap = set.iter().copied().collect();
+                let expected: BTreeSet<u32> = set.iter().copied().collect();
                 let g = collapsed.group[i] as usize;
-                prop_assert_eq!(&collapsed.sets[g], &expected);
+                prop_assert!(distinct(g).iter().eq(&expected));
                 prop_assert!(collapsed.representative[g] as usize <= i);
             }
             for a in 0..collapsed.len() {
                 for b in 0..a {
-                    prop_assert_ne!(&collapsed.sets[a], &collapsed.sets[b]);
+                    prop_assert_ne!(distinct(a), distinct(b));
                 }
             }
         }
