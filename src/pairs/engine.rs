@@ -44,6 +44,9 @@ impl Outcome {
     }
 }
 
+/// A machine that fails while the journals are merged costs at most this much work.
+const SYNCED_FROM: Duration = Duration::from_secs(1);
+
 /// Computes all tiles that no earlier attempt finished. Collective.
 ///
 /// A rank takes one tile at a time from a shared counter, so that a kill costs at most one tile
@@ -62,10 +65,12 @@ pub fn compute(
     let counter = world.counter();
     let mut journal = Journal::create(job.directory, world.rank(), attempt, job.fingerprint)?;
     let found = tiles as usize - missing.len();
-    let mut computed = 0u64;
+    let (mut computed, mut stopped) = (0u64, false);
+    let begun = Instant::now();
     loop {
         if job.is_stopped() {
             counter.close();
+            stopped = true;
             break;
         }
         let next = counter.take();
@@ -78,7 +83,10 @@ pub fn compute(
         world.progress();
         (job.progress)(found as u64 + next + 1);
     }
-    journal.close()?;
+    // What took no longer than that is computed again sooner than a disk has synced.
+    if stopped || begun.elapsed() > SYNCED_FROM {
+        journal.close()?;
+    }
     let mut total = [computed];
     world.sum_u64(&mut total);
     Ok(Outcome { tiles, found: found as u32, computed: total[0] as u32 })
