@@ -2,7 +2,8 @@
 
 RANKS  ?= 2
 CORPUS ?=
-CONFIG ?= configs/sample.toml
+# Embeddings of a whole crawl take minutes to hours: configs/similarity.toml has them.
+CONFIG ?= configs/$(if $(CORPUS),full-corpus,sample).toml
 
 BINARY  := target/release/stratigraph
 # Results of different corpora do not share a directory.

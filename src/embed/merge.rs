@@ -63,19 +63,34 @@ fn add_changes(base: &mut [Chunk], copies: &[&[Chunk]], rule: Rule) {
     base.par_chunks_mut(BLOCK).enumerate().for_each(|(block, base)| {
         let begin = block * BLOCK;
         for (i, chunk) in base.iter_mut().enumerate() {
-            let mut sum = [0f32; WIDTH];
-            let mut changed = 0u32;
-            for copy in copies.iter().map(|copy| &copy[begin + i]).filter(|copy| *copy != chunk) {
-                (0..WIDTH).for_each(|l| sum[l] += copy.0[l] - chunk.0[l]);
-                changed += 1;
+            let here = copies.iter().map(|copy| &copy[begin + i]);
+            match rule {
+                Rule::Sum => add_sum(chunk, here),
+                Rule::Mean => add_mean(chunk, here),
             }
-            let divisor = match rule {
-                Rule::Sum => 1.0,
-                Rule::Mean => changed.max(1) as f32,
-            };
-            (0..WIDTH).for_each(|l| chunk.0[l] += sum[l] / divisor);
         }
     });
+}
+
+#[inline]
+fn add_sum<'a>(chunk: &mut Chunk, copies: impl Iterator<Item = &'a Chunk>) {
+    let mut sum = [0f32; WIDTH];
+    for copy in copies {
+        (0..WIDTH).for_each(|l| sum[l] += copy.0[l] - chunk.0[l]);
+    }
+    (0..WIDTH).for_each(|l| chunk.0[l] += sum[l]);
+}
+
+#[inline]
+fn add_mean<'a>(chunk: &mut Chunk, copies: impl Iterator<Item = &'a Chunk>) {
+    let mut sum = [0f32; WIDTH];
+    let mut changed = 0u32;
+    for copy in copies.filter(|copy| *copy != chunk) {
+        (0..WIDTH).for_each(|l| sum[l] += copy.0[l] - chunk.0[l]);
+        changed += 1;
+    }
+    let divisor = changed.max(1) as f32;
+    (0..WIDTH).for_each(|l| chunk.0[l] += sum[l] / divisor);
 }
 
 #[cfg(test)]
