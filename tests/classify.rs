@@ -4,7 +4,8 @@ mod support;
 
 use serde_json::{Value, json};
 use std::path::Path;
-use support::{run, shared, stratigraph, succeed};
+use support::layout::empty_files;
+use support::{ranks, run, shared, stratigraph, succeed};
 
 fn write_guts(directory: &Path, name: &str, paths: &[String]) {
     let file = directory.join(format!("{}.json", name.replace(['/', ':'], "-")));
@@ -179,4 +180,78 @@ fn real_images_become_bases_and_get_three_answers() {
     let mut command = stratigraph(1);
     command.arg("classify").arg(&results).arg("--bases").arg(&again);
     support::refused(&mut command, 4, "were not looked for in this campaign");
+}
+
+/// `stratigraph run` on a campaign with both tables: what fails is told and answered the next time, the
+/// exit code is that of the stage that lost something, and ranks change nothing.
+#[test]
+fn a_campaign_file_reads_the_layers_and_tells_the_bases() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| directory.path().join(name);
+    let bytes =
+        |paths: Vec<String>| paths.into_iter().map(|p| p[1..].as_bytes().to_vec()).collect::<Vec<_>>();
+    let base = bytes([numbered("usr/bin", 0..40), numbered("etc/init.d", 0..30)].concat());
+    let app = bytes(numbered("opt/app", 0..5));
+    let other = bytes(numbered("srv", 0..30));
+    let images = [("base", vec![base.clone()]), ("app", vec![base, app]), ("other", vec![other])];
+    empty_files(&at("mirror"), &images.map(|(name, layers)| (name.to_owned(), layers)).into());
+    write_guts(&at("guts"), "docker.io/library/served:2", &numbered("srv", 0..200));
+    let within = |mut command: std::process::Command| {
+        command.current_dir(directory.path());
+        command
+    };
+    let make =
+        ["bases", "guts", "--image", "oci:mirror:base", "--name", "oci:mirror:base=real:1", "-o", "b.h5"];
+    succeed(within(stratigraph(1)).args(make));
+    let campaign = "name = 'tools'\noutput = 'out'\n[rootfs]\nimages = ['oci:mirror']\nuniverse = 'b.h5'\n[classify]\nbases = 'b.h5'\nshow = 1\n";
+    std::fs::write(at("campaign.toml"), campaign).expect("written");
+
+    // A layer that is not there: the other images are answered all the same.
+    let layout = stratigraph::rootfs::source::Layout::open(&at("mirror")).expect("a layout");
+    let image = stratigraph::rootfs::source::Source::image(&layout, "other", &Default::default());
+    let lost = image.expect("an image").layers[0].digest;
+    let blob = at("mirror/blobs/sha256").join(lost.hex());
+    std::fs::rename(&blob, at("hidden")).expect("renamed");
+    let (code, out, err) = run(within(ranks(2, 1)).args(["run", "campaign.toml"]));
+    assert_eq!(code, 3, "{out}{err}");
+    assert!(err.contains("failed: oci:mirror:other"), "{err}");
+    let answers = read(&at("out/classify.json"));
+    let of = |answers: &Value, name: &str| {
+        let images = answers["images"].as_array().expect("a list").iter();
+        let found = images.clone().find(|i| i["image"] == format!("oci:mirror:{name}"));
+        found.unwrap_or_else(|| panic!("{name} is not in {answers}")).clone()
+    };
+    assert_eq!(answers["images"].as_array().expect("a list").len(), 3);
+    let found = of(&answers, "other");
+    assert!(
+        found.get("published").is_none() && found["notes"][0].as_str().expect("a note").contains("not read")
+    );
+    assert_eq!(of(&answers, "app")["published"]["base"], "real:1");
+    assert_eq!(of(&answers, "app")["evidence"]["family"], "real");
+    assert_eq!(of(&answers, "app")["likeness"]["nearest"], "real:1");
+
+    std::fs::rename(at("hidden"), &blob).expect("renamed");
+    let (code, out, err) = run(within(ranks(2, 1)).args(["run", "campaign.toml"]));
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("1 read now"), "{out}");
+    let answers = read(&at("out/classify.json"));
+    assert_eq!(of(&answers, "other")["published"]["base"], "docker.io/library/served:2");
+    succeed(within(stratigraph(2)).args(["run", "campaign.toml", "--out", "alone"]));
+    let whole = |out: &str| {
+        let mut answers = read(&at(out).join("classify.json"));
+        answers["inputs"].take();
+        answers
+    };
+    assert_eq!(whole("out"), whole("alone"));
+    let bytes = |out: &str| std::fs::read(at(out).join("rootfs.h5")).expect("results");
+    assert!(bytes("out") == bytes("alone"));
+
+    // A stage that cannot go on ends the campaign with its own code; a place of its own for the answers.
+    std::fs::write(at("no.toml"), campaign.replace("bases = 'b.h5'", "bases = 'guts'")).expect("written");
+    let (code, _, err) = run(within(stratigraph(1)).args(["run", "no.toml"]));
+    assert!(code == 4 && err.contains("guts"), "{code} {err}");
+    std::fs::write(at("to.toml"), format!("{campaign}json = 'elsewhere.json'\n")).expect("written");
+    succeed(within(stratigraph(1)).args(["run", "to.toml", "--out", "third"]));
+    assert!(at("elsewhere.json").exists() && !at("third/classify.json").exists());
+    support::refused(within(stratigraph(1)).args(["run", "campaign.toml", "--plan"]), 4, "takes no --plan");
 }

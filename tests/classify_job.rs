@@ -23,21 +23,25 @@ fn a_requeued_campaign_ends_like_one_process_and_reads_no_finished_layer_again()
     let path = |text: String| text.into_bytes();
     let shared = vec![path("bin/sh".into()), path("etc/passwd".into())];
     let image = |i: usize| (format!("v{i}"), vec![shared.clone(), vec![path(format!("opt/app/{i}"))]]);
-    empty_files(&directory.join("oci"), &(0..IMAGES).map(image).collect::<BTreeMap<_, _>>());
+    let base = ("base".to_owned(), vec![shared.clone()]);
+    empty_files(&directory.join("oci"), &(0..IMAGES).map(image).chain([base]).collect::<BTreeMap<_, _>>());
     let served = Served::start(&directory, None);
     let address = &served.address;
+    let mut bases = stratigraph(1);
+    bases.current_dir(&directory).args(["bases", "--image", "oci:oci:base", "--image", "oci:oci:v17"]);
+    bases.args(["--name", "oci:oci:base=lab:1", "--name", "oci:oci:v17=app:17", "-o", "bases.h5"]);
+    succeed(&mut bases);
     sh(
         &directory,
         &format!(
-            "for i in $(seq 0 {}); do skopeo copy -q --insecure-policy --dest-tls-verify=false oci:oci:v$i docker://{address}/lab/tool:v$i; done
-             printf 'bin/sh\netc/passwd\nopt/app/1\nopt/app/17\n' > universe",
+            "for i in $(seq 0 {}); do skopeo copy -q --insecure-policy --dest-tls-verify=false oci:oci:v$i docker://{address}/lab/tool:v$i; done",
             IMAGES - 1
         ),
     );
     let campaign = directory.join("campaign.toml");
     let text = format!(
-        "name = 'tools'\noutput = 'nowhere'\n[rootfs]\nimages = ['{address}/lab/tool:*']\nuniverse = '{}'\nplain_http = ['{address}']\nconnections = 3\n",
-        directory.join("universe").display()
+        "name = 'tools'\noutput = 'nowhere'\n[rootfs]\nimages = ['{address}/lab/tool:*']\nuniverse = '{bases}'\nplain_http = ['{address}']\nconnections = 3\n[classify]\nbases = '{bases}'\n",
+        bases = directory.join("bases.h5").display()
     );
     std::fs::write(&campaign, text).expect("a file");
     let alone = cluster.path("alone");
@@ -67,9 +71,19 @@ fn a_requeued_campaign_ends_like_one_process_and_reads_no_finished_layer_again()
     let sent = |digest: &String| after[digest] - before.get(digest).copied().unwrap_or(0);
     let again: Vec<_> = layers.iter().filter(|digest| sent(digest) != 1).collect();
     assert!(again.len() <= 3 && again.iter().all(|digest| sent(digest) == 2), "{again:?}\n{log}");
-    let (expected, found) = (results_in(&alone), results_in(&out));
-    assert_eq!(expected.keys().collect::<Vec<_>>(), ["rootfs.h5", "rootfs.json"]);
+    let (mut expected, mut found) = (results_in(&alone), results_in(&out));
+    assert_eq!(expected.keys().collect::<Vec<_>>(), ["classify.json", "rootfs.h5", "rootfs.json"]);
+    // The answers name the file that they are about.
+    let [alone, requeued] = [&mut expected, &mut found].map(|results| {
+        let text = results.remove("classify.json").expect("answers");
+        let mut answers: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+        answers["inputs"].take();
+        answers
+    });
     assert!(expected == found, "the results differ:\n{log}");
+    assert_eq!(alone, requeued);
+    assert_eq!(alone["summary"]["answered"][1], IMAGES);
+    assert_eq!(alone["images"][0]["evidence"]["family"], "lab");
 }
 
 /// The digests of all layers of a campaign.

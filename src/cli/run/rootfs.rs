@@ -110,6 +110,12 @@ fn refusal(path: &Path, error: &clap::Error) -> Error {
 
 /// Runs the campaign: layers, then bases.
 pub fn run(campaign: &Campaign, args: &super::Args, context: &Context) -> anyhow::Result<Code> {
+    let of_no_use =
+        [("--plan", args.plan), ("--memory", args.memory.is_some()), ("--overwrite", args.overwrite)];
+    if let Some((option, _)) = of_no_use.iter().find(|(_, given)| *given) {
+        let reason = format!("is a campaign over images, which takes no {option}");
+        return Err(Error::Source { path: args.config.clone(), reason }.into());
+    }
     let out = args.out.as_ref().unwrap_or(&campaign.output);
     let refuse = |error: clap::Error| refusal(&args.config, &error);
     let mut rootfs = campaign.rootfs.clone();
@@ -120,8 +126,10 @@ pub fn run(campaign: &Campaign, args: &super::Args, context: &Context) -> anyhow
     rootfs.insert(0, format!("--output={}", out.display()));
     let rootfs = Rootfs::try_parse_from(rootfs).map_err(refuse)?.args;
     let classify = campaign.classify.as_ref().map(|arguments| {
-        let mut all = vec![format!("--json={}", out.join("classify.json").display())];
-        all.extend(arguments.iter().cloned());
+        let mut all = arguments.clone();
+        if !all.iter().any(|argument| argument.starts_with("--json=")) {
+            all.insert(0, format!("--json={}", out.join("classify.json").display()));
+        }
         all.push(out.join("rootfs.h5").display().to_string());
         Classify::try_parse_from(all).map_err(refuse)
     });
@@ -129,14 +137,16 @@ pub fn run(campaign: &Campaign, args: &super::Args, context: &Context) -> anyhow
     show::line(context, format!("campaign {} -> {}", campaign.name, out.display()));
     super::heading(context, "layers");
     let code = rootfs::run(&rootfs, context)?;
-    if code == Code::Requeue || context.stop.anywhere(&context.world) {
+    if context.stop.anywhere(&context.world) {
         return Ok(Code::Requeue);
     }
-    if let Some(classify) = &classify {
-        super::heading(context, "bases");
-        classify::run(classify, context)?;
-    }
-    Ok(code)
+    // Images that could not be read are no reason not to answer for the others.
+    let (Code::Done | Code::DoneWithLosses, Some(classify)) = (code, &classify) else { return Ok(code) };
+    super::heading(context, "bases");
+    Ok(match classify::run(classify, context)? {
+        Code::Done => code,
+        other => other,
+    })
 }
 
 #[cfg(test)]
