@@ -48,6 +48,7 @@ need_to_test() {
     need python3 test -x /usr/bin/python3
     need python3-venv python_has ensurepip
     need python3-h5py python_has h5py
+    need zstd have zstd
     need umoci have umoci
     need buildah have buildah
     need mmdebstrap have mmdebstrap

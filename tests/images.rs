@@ -3,30 +3,13 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use stratigraph::rootfs::results::Results;
+use support::images::images;
 use support::layout::empty_files;
 use support::registry::Served;
 use support::walk::walk;
 use support::{ranks, run, sh, stratigraph, succeed, tools};
-
-/// The images of `support/images.sh`, made by whichever test comes first, once for all runs.
-fn images() -> Option<PathBuf> {
-    if !tools(&["mmdebstrap", "umoci", "buildah", "skopeo"]) {
-        return None;
-    }
-    let home = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let directory = home.join("target/test-images");
-    let mut command = Command::new("timeout");
-    let (code, out, err) = run(command.arg("600").arg(home.join("tests/support/images.sh")).arg(&directory));
-    if code != 0 {
-        // Without a mirror, or without the right to unpack, there is nothing to be tested.
-        println!("skipped: the images cannot be made here\n{out}{err}");
-        return None;
-    }
-    Some(directory)
-}
 
 /// The paths of the lists of `--paths`, by what follows the number in their names.
 fn lists(directory: &Path) -> BTreeMap<String, BTreeSet<Vec<u8>>> {

@@ -6,6 +6,8 @@
 #   DIR/oci:changed   on that: files and directories deleted, one made anew (opaque), one replaced
 #   DIR/oci:arm       a small image of another architecture
 #   DIR/zstd, DIR/chunked   `changed` with layers of zstd and of zstd:chunked
+#
+# Exit code 77: they cannot be made here, for want of root or of a mirror.
 set -euo pipefail
 target=$1
 # Whoever comes second waits for the first.
@@ -13,6 +15,10 @@ mkdir -p "$(dirname "$target")"
 exec 9>"$target.lock"
 flock 9
 [ ! -d "$target" ] || exit 0
+if [ "$(id -u)" != 0 ]; then
+    echo "images.sh: needs root" >&2
+    exit 77
+fi
 work=$target.partial
 rm -rf "$work"
 mkdir -p "$work"
@@ -23,7 +29,10 @@ for file in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do
     [ ! -s "$file" ] || sources+=("$file")
 done
 # shellcheck source=/dev/null
-mmdebstrap --quiet --variant=minbase "$(. /etc/os-release && echo "$VERSION_CODENAME")" debian "${sources[@]}"
+if ! mmdebstrap --quiet --variant=minbase "$(. /etc/os-release && echo "$VERSION_CODENAME")" debian "${sources[@]}"; then
+    # Without a mirror it is nobody's fault.
+    if apt-get -qq update -o APT::Update::Error-Mode=any; then exit 1; else exit 77; fi
+fi
 # No padding behind the archive's end: skopeo 1.9 drops it when it writes zstd:chunked, and then the
 # layer is not that of its diff_id.
 tar --blocking-factor=1 --numeric-owner -C debian -cf debian.tar .

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // not every test file uses all of it
 
 pub mod cluster;
+pub mod images;
 pub mod layout;
 pub mod registry;
 pub mod walk;
