@@ -339,12 +339,12 @@ def median(runs, key):
     return statistics.median(run[key] for run in runs)
 
 
-def ranks(*arguments):
-    return measured(["mpirun", "-n", str(RANKS), PROGRAM, *map(str, arguments)])
+def ranks(*arguments, watched=True):
+    return measured(["mpirun", "-n", str(RANKS), PROGRAM, *map(str, arguments)], watched)
 
 
-def threads(*arguments, **environment):
-    return measured([PROGRAM, *map(str, arguments)], **environment)
+def threads(*arguments, watched=True, **environment):
+    return measured([PROGRAM, *map(str, arguments)], watched, **environment)
 
 
 def run_peer(*arguments):
@@ -352,8 +352,10 @@ def run_peer(*arguments):
     return {**run, "whole": run["seconds"], **json.loads(run["output"])}
 
 
-def measured(command, **more):
-    """Runs a command to its end: its seconds, its peak memory in bytes, what it printed."""
+def measured(command, watched=True, **more):
+    """Runs a command to its end: its seconds, its peak memory in bytes, what it printed. To watch its
+    memory takes a tenth of a core, so where both cores are measured and memory is not asked for, it is
+    not `watched`; its memory is then 0."""
     environment = {
         "OMPI_MCA_rmaps_base_oversubscribe": "1",
         "OMPI_MCA_hwloc_base_binding_policy": "none",
@@ -375,13 +377,15 @@ def measured(command, **more):
             peak[0] = max(peak[0], sum(map(proportional_set_size, family(process.pid))))
 
     watcher = threading.Thread(target=watch)
-    watcher.start()
+    if watched:
+        watcher.start()
     try:
         output, errors = process.communicate(timeout=1200)
         seconds = time.perf_counter() - begun
     finally:
         done.set()
-        watcher.join()
+        if watched:
+            watcher.join()
         if process.poll() is None:
             process.kill()
     if process.returncode != 0:
