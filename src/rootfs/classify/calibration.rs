@@ -22,8 +22,10 @@ pub struct Calibration {
     pub version_threshold: f64,
 }
 
-/// The most confidence in an image that two distributions sign, unless its base is nearly whole. The
-/// tuning part has no such image on a base of the database, so that no more can be supported.
+/// The most confidence in an image that is contested ([`Fit::contested`]): two distributions sign it and
+/// its base is not nearly whole, or the base of another family is there as wholly. The tuning part has no
+/// image of the first sort on a base of the database, so that no more can be supported; in the second
+/// nothing tells which of the two was there first.
 const CONTESTED: f64 = 0.9;
 
 impl Calibration {

@@ -54,7 +54,8 @@ pub struct Fit {
     pub coverage: f64,
     /// Probability of the best base's family, before any cap.
     pub probability: f64,
-    /// See [`Candidate::contested`].
+    /// [`Candidate::contested`], or a base of another family is there as wholly: of what it has and the
+    /// best base has not, at least as large a share as the other way round, or nearly all.
     pub contested: bool,
     /// Features of the best base's family.
     pub family: [f64; FAMILY],
@@ -195,10 +196,33 @@ pub fn fit(model: &Model, tally: &Tally, choice: &Choice) -> Option<Fit> {
         version_margin: behind,
         coverage: best.coverage,
         probability: choice.probability(&utility, at),
-        contested: best.contested,
+        contested: best.contested || is_rivalled(model, tally, best.lane),
         family: best.features,
         version: version(model, tally, best.lane),
     })
+}
+
+/// True if a base of another family is there as wholly as this one, by the core paths that only one of
+/// the two has.
+fn is_rivalled(model: &Model, tally: &Tally, best: usize) -> bool {
+    let core = || {
+        let blocks = tally.touched_blocks.iter().map(|i| *i as usize);
+        blocks.filter(|i| model.blocks[*i].core).map(|i| (i, tally.block[i]))
+    };
+    let others = || (0..model.len()).filter(|lane| model.family[*lane] != model.family[best]);
+    let mut theirs = vec![0; model.len()];
+    for (i, present) in core().filter(|(i, _)| !model.has(*i, best)) {
+        others().filter(|lane| model.has(i, *lane)).for_each(|lane| theirs[lane] += present);
+    }
+    let apart = |a: usize, b: usize| model.totals.apart[a * model.len() + b];
+    let there = |lane: usize| share(theirs[lane], apart(lane, best));
+    let Some(rival) =
+        others().filter(|lane| theirs[*lane] > 0).max_by(|a, b| there(*a).total_cmp(&there(*b)))
+    else {
+        return false;
+    };
+    let ours = core().filter(|(i, _)| model.has(*i, best) && !model.has(*i, rival)).map(|(_, n)| n).sum();
+    there(rival) >= share(ours, apart(best, rival)).min(NEARLY_WHOLE)
 }
 
 /// The second-best base of a base's family.

@@ -113,3 +113,37 @@ fn an_image_without_known_paths_is_not_answered() {
     assert_eq!(exported.likeness.abstained, Some(Abstention::NoPaths));
     assert_eq!(exported.published.map(|p| (p.score, p.ties.len())), Some((1.0, 2)));
 }
+
+#[test]
+fn confidence_is_capped_where_two_bases_are_there_as_wholly() {
+    // Far more paths than `world` has, so that one base alone is beyond doubt.
+    let base = |name: &str, places: &[&str]| NewBase {
+        name: name.into(),
+        origin: "test".into(),
+        created: String::new(),
+        paths: places.iter().flat_map(|p| (0..60).map(move |i| format!("{p}/{i}").into_bytes())).collect(),
+    };
+    let bases = vec![
+        base("alpha:1", &["usr/bin", "usr/lib/alpha", "etc/a", "usr/libexec"]),
+        base("beta:1", &["usr/bin", "usr/lib/beta", "etc/b", "usr/sbin"]),
+    ];
+    let bases = Bases::new(bases, vec![], Provenance::default()).unwrap();
+    let classifier = Classifier::new(&bases, Calibration::default());
+    let confidence =
+        |set: &RoaringBitmap| classifier.score(set, &mut classifier.model.tally()).likeness.confidence;
+    let [alpha, beta] = [0, 1].map(|b: usize| bases.bases[b].paths.clone());
+    assert!(confidence(&alpha) > 0.95, "{}", confidence(&alpha));
+    let both = &alpha | &beta;
+    assert!(confidence(&both) <= 0.9, "{}", confidence(&both));
+    // A third of the other one on it does not contest it.
+    let some = &alpha | &beta.iter().filter(|id| id % 3 == 0).collect::<RoaringBitmap>();
+    let fit = |set: &RoaringBitmap| {
+        let mut tally = classifier.model.tally();
+        classifier.model.score(set, &mut tally);
+        fit(&classifier.model, &tally, &classifier.calibration.family).unwrap()
+    };
+    assert!(!fit(&some).contested && !fit(&alpha).contested && fit(&both).contested);
+    // Both slimmed alike are as doubtful as both whole.
+    let slimmed = both.iter().filter(|id| id % 4 != 0).collect::<RoaringBitmap>();
+    assert!(fit(&slimmed).contested);
+}
