@@ -8,8 +8,9 @@ mod support;
 use fake_registry::{FakeRegistry, Fault};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use stratigraph::rootfs::results::Results;
+use support::layout::empty_files;
 use support::registry::Served;
 use support::{ranks, run, sh, stratigraph, succeed, tools};
 
@@ -235,4 +236,139 @@ fn faults_on_the_way_do_not_show_in_the_results() {
     assert!(code == 3 && err.contains(&layers[0]), "{code} {out}{err}");
     assert_eq!(run_it("corrupt").0, 0);
     assert!(bytes("sound") == bytes("corrupt"));
+}
+
+#[test]
+fn a_killed_campaign_asks_a_registry_for_no_finished_layer_again() {
+    if !tools(&["skopeo", "docker-registry"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    let layers = (0..24).map(|i| vec![format!("opt/app/{i}").into_bytes()]).collect();
+    empty_files(&dir.join("oci"), &[("many".to_owned(), layers)].into());
+    std::fs::write(dir.join("universe"), "opt/app/3\nopt/app/17\nopt/none\n").expect("a file");
+    let served = Served::start(dir, None);
+    let name = format!("{}/lab/many:1", served.address);
+    sh(
+        dir,
+        &format!("skopeo copy -q --insecure-policy --dest-tls-verify=false oci:oci:many docker://{name}"),
+    );
+    let before = served.blobs_sent();
+    let campaign = |n: usize, out: &str| {
+        let mut command = ranks(n, 1);
+        command.current_dir(dir).args(["rootfs", "--universe", "universe", "-o", out]);
+        command.args(["--plain-http", &served.address, "--request-rate", "1e6", &name]);
+        command
+    };
+    let mut first = campaign(2, "out");
+    first.env("STRATIGRAPH_LAYER_DELAY_MS", "150").stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = first.spawn().expect("the command starts");
+    let store = || stratigraph::rootfs::store::Store::open(&dir.join("out/layers"));
+    support::cluster::wait_until("layers are finished", || store().is_ok_and(|store| store.len() > 4));
+    for pid in support::processes_below(child.id()) {
+        // SAFETY: kill(2) reads two integers; the process is one that this test started.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+    assert!(!child.wait().expect("a child").success());
+    let finished = store().expect("a store");
+    assert!(finished.len() > 4 && finished.len() < 24, "{}", finished.len());
+    succeed(&mut campaign(3, "out"));
+    let results = Results::read(&dir.join("out/rootfs.h5")).expect("a results file");
+    let after = served.blobs_sent();
+    assert_eq!(results.images[0].layers.len(), 24);
+    let mut again = 0;
+    for layer in &results.images[0].layers {
+        let name = layer.digest.to_string();
+        let sent = after[&name] - before.get(&name).copied().unwrap_or(0);
+        match finished.has(&layer.digest, stratigraph::rootfs::store::Wanted::Whole) {
+            true => assert_eq!(sent, 1, "{name} was finished"),
+            false => again += sent - 1,
+        }
+    }
+    // What was on its way on either rank.
+    assert!(again <= 2, "{again} layers came twice");
+    assert_eq!(paths(&dir.join("out"))["1"], ["opt/app/17", "opt/app/3"]);
+    succeed(&mut campaign(1, "alone"));
+    let bytes = |out: &str| std::fs::read(dir.join(out).join("rootfs.h5")).expect("a file");
+    assert!(bytes("out") == bytes("alone"));
+}
+
+#[test]
+fn trees_of_shpc_and_images_that_cannot_be_read_whole() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    let layers = vec![vec![b"bin/sh".to_vec(), b"etc/base".to_vec()], vec![b"etc/b".to_vec()]];
+    empty_files(&dir.join("oci"), &["b", "c"].map(|name| (name.to_owned(), layers.clone())).into());
+    std::fs::write(dir.join("universe"), "bin/sh\netc/base\netc/b\n").expect("a file");
+    let fake = FakeRegistry::start();
+    serve(&fake, &dir.join("oci"), "b");
+    serve(&fake, &dir.join("oci"), "c");
+    let blob = |name: &str| {
+        let index = std::fs::read(dir.join("oci/index.json")).expect("a file");
+        let index: serde_json::Value = serde_json::from_slice(&index).expect("JSON");
+        let named =
+            |entry: &&serde_json::Value| entry["annotations"].to_string().contains(&format!("\"{name}\""));
+        let digest =
+            index["manifests"].as_array().expect("a list").iter().find(named).expect("it")["digest"].clone();
+        let digest = digest.as_str().expect("text").to_owned();
+        (std::fs::read(dir.join("oci/blobs").join(digest.replace(':', "/"))).expect("a blob"), digest)
+    };
+    let (manifest, digest) = blob("b");
+    // One of its layers is distributed elsewhere; one image is of the old schema.
+    let mut foreign: serde_json::Value = serde_json::from_slice(&manifest).expect("JSON");
+    foreign["layers"][1]["mediaType"] = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip".into();
+    foreign["layers"][1]["urls"] = serde_json::json!(["https://elsewhere.example/layer"]);
+    let oci = "application/vnd.oci.image.manifest.v1+json";
+    fake.add_manifest("lab/tool", "foreign", oci, foreign.to_string().as_bytes());
+    let old = br#"{"schemaVersion": 1, "name": "lab/tool", "fsLayers": []}"#;
+    fake.add_manifest("lab/tool", "old", "application/vnd.docker.distribution.manifest.v1+prettyjws", old);
+    let address = fake.address();
+    let write = |name: &str, text: String| {
+        let place = dir.join("registry").join(name);
+        std::fs::create_dir_all(&place).expect("a directory");
+        std::fs::write(place.join("container.yaml"), text).expect("a file");
+    };
+    // The digest stands beside its tag, or on the line below.
+    write(
+        "a/tool",
+        format!(
+            "docker: {address}/lab/tool\nurl: https://x.example\nmaintainer: '@me'\ndescription: a tool\nfilter: ['b*']\nlatest:\n  b:\n    {digest}\ntags:\n  b: {digest}\n  c: ''\naliases:\n  tool: /bin/tool\n"
+        ),
+    );
+    write(
+        "b/oras",
+        format!("oras: oras://{address}/lab/tool\nlatest:\n  foreign: ''\ntags:\n  foreign: ''\n  old: ''\n"),
+    );
+    write("c/gh", "gh: someone/project\nlatest:\n  '1': sha256:00\n".into());
+    let run_it = |out: &str, more: &[&str]| {
+        let mut command = stratigraph(1);
+        command.current_dir(dir).args(["rootfs", "--list", "registry", "--universe", "universe", "-o", out]);
+        run(command.args(["--plain-http", address]).args(more))
+    };
+    let (code, out, err) = run_it("latest", &[]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(err.contains("skipped: ") && err.contains("gh: someone/project is a release"), "{err}");
+    assert!(out.contains("foreign layer") || err.contains("foreign layer"), "{out}{err}");
+    let about = |out: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(dir.join(out).join("rootfs.json")).expect("a file"))
+            .expect("JSON")
+    };
+    let latest = about("latest");
+    assert_eq!(
+        (&latest["images"], &latest["images_with_skipped_layers"]),
+        (&2.into(), &1.into()),
+        "{latest}"
+    );
+    let (code, out, err) = run_it("all", &["--all-tags"]);
+    assert!(code == 3 && err.contains("lab/tool:old: ") && err.contains("schema 1"), "{code} {out}{err}");
+    assert_eq!(about("all")["failures"].as_array().map(Vec::len), Some(1), "{out}{err}");
+    let found = paths(&dir.join("all"));
+    assert_eq!(found["c"], ["bin/sh", "etc/b", "etc/base"]);
+    assert_eq!(found["foreign"], ["bin/sh", "etc/base"]);
+    // Layers that pass a bound are failures that name it; the others are read.
+    let (code, _, err) = run_it("bounded", &["--max-entries", "1"]);
+    assert!(code == 3 && err.contains("raise the limit if this is no decompression bomb"), "{code} {err}");
+    assert_eq!(run_it("bounded", &[]).0, 0);
+    assert!(std::fs::read(dir.join("bounded/rootfs.json")).is_ok());
 }

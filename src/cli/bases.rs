@@ -163,7 +163,7 @@ impl Sources {
         let places = Places::new(registries);
         let nothing = Universe::new(Vec::new());
         let identity = nothing.identity();
-        let mut known: BTreeMap<Digest, LayerRecord> = BTreeMap::new();
+        let mut known: BTreeMap<Digest, Arc<LayerRecord>> = BTreeMap::new();
         for target in
             args.image.iter().map(|name| places.expand(name)).collect::<Result<Vec<_>, _>>()?.concat()
         {
@@ -172,12 +172,13 @@ impl Sources {
             let image = Image { reference: target.clone(), ..image };
             let mut record = |image: &Image, layer: &Layer| {
                 if let Some(record) = known.get(&layer.digest) {
-                    return Ok(record.clone());
+                    return Ok(Arc::clone(record));
                 }
                 let stream = source.open_layer(image, layer, None).map_err(|e| e.to_string())?;
                 let record = read_layer(stream, layer, &nothing, &identity, &Limits::default(), false);
                 let record = record.map_err(|e| format!("layer {}: {e}", layer.digest))?;
-                known.insert(layer.digest, record.clone());
+                let record = Arc::new(record);
+                known.insert(layer.digest, Arc::clone(&record));
                 Ok(record)
             };
             let mut images = Images::default();

@@ -245,6 +245,15 @@ fn conclude(
     for image in results.images.iter().filter(|i| !i.notes.is_empty()) {
         show::line(context, format!("note: {}: {}", image.reference, image.notes.join("; ")));
     }
+    for image in results.images.iter() {
+        for (layer, why) in image.layers.iter().filter_map(|layer| Some((layer, layer.unreadable.as_ref()?)))
+        {
+            show::line(
+                context,
+                format!("note: {}: layer {} is passed over: {why}", image.reference, layer.digest),
+            );
+        }
+    }
     show::line(context, steps.summary());
     for failure in &outcome.failures {
         let layer = failure.layer.as_ref().map(|l| format!(" layer {l}")).unwrap_or_default();

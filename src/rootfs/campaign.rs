@@ -217,7 +217,10 @@ impl Campaign<'_> {
                 Ok(image) => journal.append(target, self.platform, &image)?,
                 Err(_) if self.stop.load(Ordering::Relaxed) => (),
                 Err(e) => {
-                    failures.push(Failure { image: target.clone(), layer: None, reason: e.to_string() })
+                    // What stands beside the image's name need not begin with it.
+                    let (told, own) = (e.to_string(), format!("{target}: "));
+                    let reason = told.strip_prefix(&own).unwrap_or(&told).to_owned();
+                    failures.push(Failure { image: target.clone(), layer: None, reason })
                 }
             }
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;

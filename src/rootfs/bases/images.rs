@@ -72,7 +72,7 @@ pub struct Images {
 }
 
 /// Gives what is kept of a layer of an image, or says why it cannot.
-pub type Records<'a> = dyn FnMut(&Image, &Layer) -> Result<LayerRecord, String> + 'a;
+pub type Records<'a> = dyn FnMut(&Image, &Layer) -> Result<Arc<LayerRecord>, String> + 'a;
 
 /// Takes the images of a campaign as bases, from the layers that it kept.
 ///
@@ -93,7 +93,7 @@ pub fn read_campaign(
         }
         let added = images.add(image, named(&image.reference), &mut |_, layer| {
             let record = store.read(&layer.digest).map_err(|e| e.to_string())?;
-            record.ok_or_else(|| {
+            record.map(Arc::new).ok_or_else(|| {
                 format!("layer {} is not there; give the campaign's layers by --layers", layer.digest)
             })
         });
@@ -138,9 +138,9 @@ fn chains(identities: &Identities, family: &str, name: &str) -> Vec<Chain> {
 }
 
 /// All paths of an image of these layers, lowest first; the names of each are read once.
-fn paths_of(records: Vec<LayerRecord>) -> std::io::Result<Vec<Vec<u8>>> {
+fn paths_of(records: Vec<Arc<LayerRecord>>) -> std::io::Result<Vec<Vec<u8>>> {
     let mut known: BTreeMap<Digest, Arc<Names>> = BTreeMap::new();
-    all_paths(records.into_iter().map(Arc::new).collect(), &mut |record| {
+    all_paths(records, &mut |record| {
         if let Some(names) = known.get(&record.digest) {
             return Ok(Arc::clone(names));
         }

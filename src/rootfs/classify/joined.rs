@@ -96,6 +96,8 @@ pub fn by_results(
         answer.evidence = chains.evidence(&record);
         let why = match &answer.evidence {
             Some(_) => None,
+            // Of an image that was not read it is told already.
+            None if !record.has_content() && results.paths[i].is_err() => None,
             None if !record.has_content() => Some(NOTHING_INSIDE),
             None if bases.chains.is_empty() => Some(NO_CHAINS),
             None => Some(UNKNOWN_ROOT),
