@@ -46,7 +46,9 @@ fn paths(results: &Path) -> BTreeMap<String, Vec<String>> {
     let results = Results::read(&results.join("rootfs.h5")).expect("a results file");
     let name =
         |i: usize| results.images[i].reference.rsplit(['/', ':']).next().unwrap_or_default().to_owned();
+    // An image that was not read has no paths; its failure is told elsewhere.
     (0..results.images.len())
+        .filter(|i| results.paths[*i].is_ok())
         .map(|i| {
             let set = results.set_of(i).expect("a set");
             let path = |id| String::from_utf8_lossy(results.universe.get(id)).into_owned();
