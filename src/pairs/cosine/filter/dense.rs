@@ -161,11 +161,12 @@ impl<'a> Strip<'a> {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Cpu::Avx2 => unsafe {
+                use super::avx2::{Work, run};
+                let work = Work { a, b, chunk: bound.chunk, cells, verdict: &verdict };
                 match self.ask.weights {
-                    None => super::avx2::scores::<false>(a, b, bound.chunk, scores, before, tally),
-                    Some(_) => super::avx2::scores::<true>(a, b, bound.chunk, scores, before, tally),
+                    None => run::<false>(&work, scores, before, now, tally, masks),
+                    Some(_) => run::<true>(&work, scores, before, now, tally, masks),
                 }
-                super::avx2::judge(scores, cells, &verdict, now, masks)
             },
             _ => {
                 before.into_iter().for_each(|before| tally.count(before, 0));
