@@ -204,6 +204,19 @@ fn the_matrix_is_that_of_float64() {
         assert_eq!(f64::from(*found), 128.0 + (127.0 * expected.clamp(-1.0, 1.0)).round());
     }
 
+    // The same read by h5py, through the master and its shards.
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/matrix_check.py");
+    for (name, cell) in [("a", "f32"), ("b", "u8")] {
+        let mut python = Command::new("/usr/bin/python3");
+        python.arg(&script).args([&file, &output(name)]).arg(cell);
+        let (code, out, err) = run(&mut python);
+        if code == 77 {
+            println!("skipped: no h5py ({out})");
+            continue;
+        }
+        assert_eq!((code, out.trim()), (0, "the same"), "{err}");
+    }
+
     // Stopped in the middle, and on with other ranks.
     let stopped = output("c");
     let mut slow = command(1, &file, &stopped);

@@ -1,7 +1,7 @@
 //! Every pair scored in f32.
 
 use super::cells::Cells;
-use super::pack::{MOST_COLUMNS, MOST_ROWS, Shape, pack};
+use super::pack::{Line, MOST_COLUMNS, MOST_ROWS, Shape, pack};
 use super::tally::{Masks, Pending, Scores, Tally, VECTOR, VECTORS, Verdict};
 use super::{Ask, Bound, Cpu, Filter, Found};
 use crate::pairs::Tile;
@@ -27,7 +27,7 @@ pub struct Dense {
     bound: Bound,
     cells: Cells,
     /// Memory for the packed rows j, kept from tile to tile.
-    packed: Mutex<Vec<f32>>,
+    packed: Mutex<Vec<Line>>,
 }
 
 impl Dense {
@@ -45,13 +45,14 @@ impl Filter for Dense {
         if columns.is_empty() {
             return;
         }
-        let mut packed = std::mem::take(&mut *self.packed.lock().unwrap_or_else(PoisonError::into_inner));
-        packed.resize(columns.len().div_ceil(nr) * nr * dims, 0.0);
+        let mut kept = std::mem::take(&mut *self.packed.lock().unwrap_or_else(PoisonError::into_inner));
+        let packed = Line::room(&mut kept, columns.len().div_ceil(nr) * nr * dims);
         let panels = 16 * MOST_COLUMNS / nr;
         packed.par_chunks_mut(panels * nr * dims).enumerate().for_each(|(c, chunk)| {
             let first = columns.start + (c * panels * nr) as u32;
             pack(&ask.rows, first..columns.end, nr, chunk);
         });
+        let packed = &*packed;
         let strips: Vec<_> = tile.rows.clone().step_by(strip as usize).collect();
         let parts: Vec<Found> = strips
             .into_par_iter()
@@ -61,13 +62,13 @@ impl Filter for Dense {
                     let rows = first..(first + strip).min(tile.rows.end);
                     pack(&ask.rows, rows.clone(), together, packed_rows);
                     let mut strip = Strip::new(self, ask, columns.clone());
-                    strip.run(rows, packed_rows, &packed);
+                    strip.run(rows, packed_rows, packed);
                     strip.finish()
                 },
             )
             .collect();
         parts.iter().for_each(|part| found.merge(part));
-        *self.packed.lock().unwrap_or_else(PoisonError::into_inner) = packed;
+        *self.packed.lock().unwrap_or_else(PoisonError::into_inner) = kept;
     }
 }
 

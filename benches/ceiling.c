@@ -1,0 +1,65 @@
+/* Prints how many GFLOP/s of f32 multiply-adds as many processes as asked for do at the same time on
+ * this CPU, in registers alone: the ceiling of any kernel that multiplies in f32.
+ *
+ *   cc -O2 -march=native benches/ceiling.c -o ceiling && ./ceiling 2
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifdef __AVX512F__
+enum { WIDTH = 16 };
+#else
+enum { WIDTH = 8 };
+#endif
+typedef float vector __attribute__((vector_size(4 * WIDTH)));
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec + 1e-9 * t.tv_nsec;
+}
+
+/* Ten chains, more than latency times width of any multiply-add unit so far. */
+static float chains(long steps) {
+    vector s[10], a, b, sum;
+    for (int c = 0; c < 10; c++) s[c] = (vector){1.0f};
+    a = (vector){0.5f};
+    b = (vector){0.25f};
+    __asm__ volatile("" : "+x"(a), "+x"(b));
+    for (long i = 0; i < steps; i++) {
+#pragma GCC unroll 10
+        for (int c = 0; c < 10; c++) s[c] = s[c] * a + b;
+    }
+    sum = s[0];
+    for (int c = 1; c < 10; c++) sum += s[c];
+    return sum[0];
+}
+
+int main(int argc, char **argv) {
+    int processes = argc > 1 ? atoi(argv[1]) : 1;
+    double *best = mmap(NULL, processes * sizeof *best, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (processes < 1 || best == MAP_FAILED) return 1;
+    for (int p = 0; p < processes; p++) {
+        if (fork() == 0) {
+            const long steps = 4000000;
+            volatile float keep;
+            for (int repeat = 0; repeat < 10; repeat++) {
+                double begun = now();
+                keep = chains(steps);
+                double rate = steps * 10.0 * WIDTH * 2 / (now() - begun) * 1e-9;
+                if (rate > best[p]) best[p] = rate;
+            }
+            (void)keep;
+            _exit(0);
+        }
+    }
+    while (wait(NULL) > 0) {}
+    double sum = 0;
+    for (int p = 0; p < processes; p++) sum += best[p];
+    printf("%.1f\n", sum);
+    return 0;
+}
