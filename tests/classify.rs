@@ -189,7 +189,7 @@ fn a_campaign_file_reads_the_layers_and_tells_the_bases() {
     let directory = tempfile::tempdir().expect("a directory");
     let at = |name: &str| directory.path().join(name);
     let bytes =
-        |paths: Vec<String>| paths.into_iter().map(|p| p[1..].as_bytes().to_vec()).collect::<Vec<_>>();
+        |paths: Vec<String>| paths.into_iter().map(|p| p.as_bytes()[1..].to_vec()).collect::<Vec<_>>();
     let base = bytes([numbered("usr/bin", 0..40), numbered("etc/init.d", 0..30)].concat());
     let app = bytes(numbered("opt/app", 0..5));
     let other = bytes(numbered("srv", 0..30));

@@ -222,9 +222,8 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
             show::line(
                 context,
                 format!(
-                    "tiles: {tiles_seconds:.3} s, {rate:.1} useful GFLOP/s ({} kernel{}); {} pairs scored in float64",
+                    "tiles: {tiles_seconds:.3} s, {rate:.1} useful GFLOP/s ({} kernel); {} pairs scored in float64",
                     prepared.options.cpu.name(),
-                    if prepared.in_families { ", families first" } else { "" },
                     show::count(results.rechecked)
                 ),
             );
@@ -283,7 +282,7 @@ pub fn options(args: &Args) -> anyhow::Result<Options> {
         tile_edge: args.tile_rows.map(u32::from),
         matrix: args.matrix,
         matrix_rows: args.rows.as_deref().map(listed_rows).transpose()?,
-        ..Options::default()
+        cpu: Cpu::best(),
     })
 }
 

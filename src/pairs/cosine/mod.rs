@@ -17,7 +17,6 @@ pub mod best;
 pub mod bins;
 pub mod block;
 pub mod exact;
-mod families;
 pub mod files;
 pub mod filter;
 pub mod matrix;
@@ -41,7 +40,7 @@ use crate::world::World;
 use best::Best;
 use bins::{Bins, Count};
 use filter::cells::Cells;
-use filter::{Ask, Bound, Cpu, Dense, Extremes, FamilyPlan, Filter, Found, Grouped};
+use filter::{Ask, Bound, Cpu, Dense, Extremes, Filter, Found};
 use matrix::{Cell, Matrix, Shards};
 use results::{Merge, Results};
 use rows::{Groups, Rows};
@@ -68,31 +67,6 @@ pub struct Options {
     pub matrix_rows: Option<Vec<u32>>,
     /// Which kernel scores.
     pub cpu: Cpu,
-    /// Whether near rows are taken together.
-    pub families: Families,
-}
-
-/// Whether near rows are taken together and compared as one first: [`filter::Grouped`]. Only for
-/// histograms alone.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Families {
-    /// Where an estimate from rows and bins, which all ranks find alike, says that it pays.
-    WherePays,
-    /// Never.
-    Never,
-    /// Always, if the bins lie on a grid: families of about this sum of distances from their centre.
-    Always(f32),
-}
-
-impl Families {
-    /// Never, unless `STRATIGRAPH_FAMILIES=estimate` asks for them where the estimate says that they
-    /// pay: measured on real vectors they did not yet. No result depends on it.
-    fn best() -> Self {
-        match std::env::var("STRATIGRAPH_FAMILIES").as_deref() {
-            Ok("estimate") => Self::WherePays,
-            _ => Self::Never,
-        }
-    }
 }
 
 impl Options {
@@ -118,7 +92,6 @@ impl Default for Options {
             matrix: None,
             matrix_rows: None,
             cpu: Cpu::best(),
-            families: Families::best(),
         }
     }
 }
@@ -150,8 +123,6 @@ pub struct Prepared<'a> {
     pub options: Options,
     /// The matrix, if it is wanted.
     pub matrix: Option<Matrix>,
-    /// True if near rows are taken together, and tiles are ranges of another order of the rows.
-    pub in_families: bool,
     filter: Box<dyn Filter + 'a>,
     bound: Bound,
 }
@@ -194,19 +165,16 @@ impl<'a> Prepared<'a> {
         let plan = Plan::new(n, edge, edge, Shape::Triangle);
         let top_k = options.top_k.min(rows.len().saturating_sub(1));
         let options = Options { top_k, ..options };
-        let grouped = grouped(&rows, &bins, weighted.then_some(weights.as_slice()), &options, chunk);
-        let in_families = grouped.is_some();
-        let filter = grouped.unwrap_or_else(|| Box::new(Dense::new(options.cpu, bound, cells)));
-        Ok(Self { in_families, rows, groups, weights, weighted, bins, plan, options, matrix, filter, bound })
+        let filter = Box::new(Dense::new(options.cpu, bound, cells));
+        Ok(Self { rows, groups, weights, weighted, bins, plan, options, matrix, filter, bound })
     }
 
     /// Sha256 over a run's identity and the tile plan: journals of another run do not match.
     pub fn fingerprint(&self, identity: &str) -> Fingerprint {
         let Options { histograms, as_published, top_k, min, .. } = &self.options;
         let text = format!(
-            "stratigraph {} cosine\n{identity}\n{histograms:?} {as_published:?} top_k={top_k} min={min:?} families={}\n{}\n",
+            "stratigraph {} cosine\n{identity}\n{histograms:?} {as_published:?} top_k={top_k} min={min:?}\n{}\n",
             env!("CARGO_PKG_VERSION"),
-            self.in_families,
             self.plan.describe()
         );
         Sha256::digest(text.as_bytes()).into()
@@ -276,26 +244,6 @@ impl<'a> Prepared<'a> {
         })?;
         merge.finish()
     }
-}
-
-/// The filter that compares families, if only histograms are wanted and it pays.
-fn grouped<'a>(
-    rows: &Rows<'a>,
-    bins: &Bins,
-    weights: Option<&[Count]>,
-    options: &Options,
-    chunk: usize,
-) -> Option<Box<dyn Filter + 'a>> {
-    if options.top_k > 0 || options.min.is_some() || options.matrix.is_some() || rows.len() < 2 {
-        return None;
-    }
-    let plan = match options.families {
-        Families::Never => None,
-        Families::WherePays => FamilyPlan::of(rows, bins),
-        Families::Always(spread) => Some(FamilyPlan::divide(rows, spread)),
-    };
-    let grouped = Grouped::new(options.cpu, *rows, plan?, bins, weights, chunk)?;
-    Some(Box::new(grouped))
 }
 
 /// The part of the matrix that is wanted.

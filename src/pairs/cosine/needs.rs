@@ -51,9 +51,7 @@ impl Needs {
         let lists = if k > 0 { (n * (2 * k + 32) * 8).min(LISTS) + n * 8 } else { 0 };
         let index = n * 40 + prepared.groups.group.len() as u64 * 4;
         let in_tile = listed.div_ceil(tiles.max(1)) * 40;
-        // Products with the centres of families, of which there are at most 0.35 for each row.
-        let products = if prepared.in_families { edge * edge * 14 / 5 } else { 0 };
-        let memory = packed + lists + index + in_tile + products;
+        let memory = packed + lists + index + in_tile;
         let moments = dims * dims * 8 * (threads as u64 + 1);
         // While it merges, a list holds up to four times k candidates of 8 bytes.
         let merged = n * k * 4 * 8 + listed * 24 + moments;

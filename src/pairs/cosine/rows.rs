@@ -26,11 +26,6 @@ impl<'a> Rows<'a> {
         Self { chosen: Some(chosen), ..self }
     }
 
-    /// Where these rows are in the matrix, for [`Rows::choose`].
-    pub fn places(&self, these: &[u32]) -> Vec<u32> {
-        these.iter().map(|i| self.chosen.map_or(*i, |chosen| chosen[*i as usize])).collect()
-    }
-
     /// Number of rows.
     pub fn len(&self) -> usize {
         self.chosen.map_or(self.values.len() / self.dims, <[u32]>::len)

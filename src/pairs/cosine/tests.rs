@@ -148,67 +148,6 @@ proptest! {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-    #[test]
-    fn families_of_any_size_change_nothing(
-        n in 2usize..200,
-        dims in prop_oneof![1usize..20, Just(63), Just(300), Just(1024)],
-        seed: u64,
-        edges in prop_oneof![Just(Options::study_edges()), Just(Options::fine_edges())],
-        spread in prop_oneof![Just(0.0f32), Just(1e-3), Just(0.3), Just(2.0), Just(1e9)],
-        tile_edge in prop::option::of(1u32..200),
-        weighted: bool,
-    ) {
-        let values = awkward(n, dims, seed);
-        let some = |salt: u64| Some((0..n as u64).map(|i| (i * 7919 + salt) % 5 + i % 2 * 1000).collect());
-        let multiplicity = if weighted {
-            Multiplicity { layers: some(seed % 1000), images: some(3) }
-        } else {
-            Multiplicity::default()
-        };
-        let histograms = vec![edges];
-        let families = Families::Always(spread);
-        let options = Options { histograms, tile_edge, families, ..Options::default() };
-        let all = Rows::new(&values, dims);
-        let groups = Groups::of(&all);
-        let prepared = Prepared::new(all, &groups, &multiplicity, options.clone()).unwrap();
-        prop_assert_eq!(prepared.in_families, groups.len() > 1);
-        check(&values, dims, &multiplicity, &options);
-    }
-}
-
-/// Where it pays is found from the rows and the bins: swarms with wide bins, but nothing else.
-#[test]
-fn families_are_taken_where_they_pay() {
-    let (n, dims) = (5000, 16);
-    // Rows around a hundred centres, all of them random: no duplicates, no score on an edge.
-    let swarms = |spread: f64| {
-        use rand_chacha::rand_core::{Rng, SeedableRng};
-        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(5);
-        let mut real = move || f64::from(random.next_u32()) / f64::from(u32::MAX) - 0.5;
-        let centres: Vec<Vec<f64>> = (0..100).map(|_| (0..dims).map(|_| real()).collect()).collect();
-        let mut values = Vec::new();
-        for i in 0..n {
-            let row: Vec<f64> = centres[i % 100].iter().map(|c| c + spread * real()).collect();
-            rows::normalize(&row, &mut values).unwrap();
-        }
-        values
-    };
-    let taken = |values: &[f32], edges: Vec<f64>, top_k: usize| {
-        let all = Rows::new(values, dims);
-        let groups = Groups::of(&all);
-        let options =
-            Options { histograms: vec![edges], top_k, families: Families::WherePays, ..Options::default() };
-        Prepared::new(all, &groups, &Multiplicity::default(), options).unwrap().in_families
-    };
-    let (near, far) = (swarms(0.01), swarms(3.0));
-    assert!(taken(&near, Options::study_edges(), 0));
-    assert!(!taken(&near, Options::study_edges(), 5));
-    assert!(!taken(&near, Options::fine_edges(), 0));
-    assert!(!taken(&far, Options::study_edges(), 0));
-}
-
 #[test]
 fn statistics_weigh_and_close() {
     // Rows: a, b, a, -a, zero, zero.

@@ -198,11 +198,7 @@ impl<'a> Kernel<'a> {
         }
     }
 
-    fn count_edges_with<P: Packed>(
-        &self,
-        rows: impl Iterator<Item = u32>,
-        scratch: &mut Scratch<P>,
-    ) -> u64 {
+    fn count_edges_with<P: Packed>(&self, rows: impl Iterator<Item = u32>, scratch: &mut Scratch<P>) -> u64 {
         let n = self.index.len() as u32;
         let (mut neighbours, mut edges) = (Vec::new(), Vec::new());
         let count = |i| {

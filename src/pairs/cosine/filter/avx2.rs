@@ -177,46 +177,6 @@ pub unsafe fn run<const WEIGHTED: bool>(
     any
 }
 
-/// Scores of one micro-tile, and no more.
-///
-/// # Safety
-/// The CPU has AVX2 and FMA. `a` holds `24 * dims` values, `b` holds `16 * dims`.
-#[target_feature(enable = "avx2,fma")]
-pub unsafe fn scores(a: &[f32], b: &[f32], chunk: usize, scores: &mut Scores) {
-    let dims = b.len() / NR;
-    debug_assert!(a.len() == dims * Shape::TALL.rows);
-    for six in 0..Shape::TALL.rows / ROWS {
-        let mut whole: Sums = [[_mm256_setzero_ps(); 2]; ROWS];
-        for first in (0..dims).step_by(chunk) {
-            let here = chunk.min(dims - first);
-            let mut sums: Sums = [[_mm256_setzero_ps(); 2]; ROWS];
-            // SAFETY: coordinates first .. first + here <= dims of the panels.
-            unsafe {
-                let mut a = a.as_ptr().add((six * dims + first) * ROWS);
-                let mut b = b.as_ptr().add(first * NR);
-                for _ in 0..here / STEPS {
-                    multiply!(a, b, sums, 0 1 2 3 4 5 6 7);
-                    (a, b) = (a.add(STEPS * ROWS), b.add(STEPS * NR));
-                }
-                for _ in 0..here % STEPS {
-                    multiply!(a, b, sums, 0);
-                    (a, b) = (a.add(ROWS), b.add(NR));
-                }
-            }
-            for r in 0..ROWS {
-                for c in 0..2 {
-                    whole[r][c] =
-                        if first == 0 { sums[r][c] } else { _mm256_add_ps(whole[r][c], sums[r][c]) };
-                }
-            }
-        }
-        for (at, sum) in whole.iter().flatten().enumerate() {
-            // SAFETY: six rows of NR aligned scores.
-            unsafe { _mm256_store_ps(scores.0.as_mut_ptr().add(six * ROWS * NR + at * LANES), *sum) };
-        }
-    }
-}
-
 /// Gives six rows their cells. True if any score may be in doubt, wanted, or no pair: then its cell
 /// is not right yet.
 ///

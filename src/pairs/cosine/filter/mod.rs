@@ -4,8 +4,7 @@
 //! counts of the bins, and hands over the pairs that it leaves in doubt ([`Found::doubtful`]), that
 //! may be the least or the most alike ([`Found::extreme`]), and that may be among the neighbours or
 //! over the threshold ([`Found::near`]). [`Found::settle`] scores those in f64. So a filter decides
-//! how long a run takes and nothing else. [`Dense`] scores every pair in f32, [`Grouped`] compares
-//! families of rows first.
+//! how long a run takes and nothing else. [`Dense`] scores every pair in f32.
 //!
 //! [`bound`](Bound) has the proof, [`cells`] the way from scores to bins, one file each kernel has
 //! its instructions: `portable` is the definition.
@@ -17,22 +16,18 @@ mod avx512;
 mod bound;
 pub mod cells;
 mod dense;
-mod grouped;
 pub mod pack;
 mod portable;
-mod scan;
 pub mod tally;
 
 pub use bound::Bound;
 pub use dense::Dense;
-pub use grouped::{Grouped, Plan as FamilyPlan};
 
 use super::best::Best;
 use super::bins::{Bins, Count};
 use super::exact;
 use super::rows::Rows;
 use crate::pairs::Tile;
-use pack::Shape;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Which kernel runs.
@@ -115,25 +110,6 @@ pub struct Ask<'a> {
 pub trait Filter: Sync {
     /// Adds what it finds in this tile to `found`, in any order; may settle pairs on the way.
     fn tile(&self, tile: &Tile, ask: &Ask<'_>, found: &mut Found);
-}
-
-/// Scores of one micro-tile in f32: panels `a` and `b` in the shape of this CPU's kernel.
-fn multiply(cpu: Cpu, a: &[f32], b: &[f32], chunk: usize, scores: &mut tally::Scores) {
-    let Shape { rows, columns, .. } = cpu.shape();
-    assert!(a.len() * columns == b.len() * rows && b.len().is_multiple_of(columns), "not whole panels");
-    match cpu {
-        // SAFETY: `Cpu::all` lists this kernel only where the CPU has what it needs; panels are whole.
-        #[cfg(target_arch = "x86_64")]
-        Cpu::Avx512 => unsafe {
-            let tally =
-                &mut tally::Tally { weights: None, plain: Vec::new(), stride: 0, weighted: Vec::new() };
-            avx512::scores::<false>(a, b, chunk, scores, None, tally);
-        },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Cpu::Avx2 => unsafe { avx2::scores(a, b, chunk, scores) },
-        _ => portable::scores(a, b, chunk, scores),
-    }
 }
 
 /// A pair over the threshold: 12 bytes.
