@@ -1,7 +1,7 @@
 //! Every pair scored in f32.
 
 use super::cells::Cells;
-use super::pack::{Line, MOST_COLUMNS, MOST_ROWS, Shape, pack};
+use super::pack::{MOST_COLUMNS, MOST_ROWS, Shape, pack};
 use super::tally::{Masks, Pending, Scores, Tally, VECTOR, VECTORS, Verdict};
 use super::{Ask, Bound, Cpu, Filter, Found};
 use crate::pairs::Tile;
@@ -27,7 +27,7 @@ pub struct Dense {
     bound: Bound,
     cells: Cells,
     /// Memory for the packed rows j, kept from tile to tile.
-    packed: Mutex<Vec<Line>>,
+    packed: Mutex<Vec<f32>>,
 }
 
 impl Dense {
@@ -45,14 +45,13 @@ impl Filter for Dense {
         if columns.is_empty() {
             return;
         }
-        let mut kept = std::mem::take(&mut *self.packed.lock().unwrap_or_else(PoisonError::into_inner));
-        let packed = Line::room(&mut kept, columns.len().div_ceil(nr) * nr * dims);
+        let mut packed = std::mem::take(&mut *self.packed.lock().unwrap_or_else(PoisonError::into_inner));
+        packed.resize(columns.len().div_ceil(nr) * nr * dims, 0.0);
         let panels = 16 * MOST_COLUMNS / nr;
         packed.par_chunks_mut(panels * nr * dims).enumerate().for_each(|(c, chunk)| {
             let first = columns.start + (c * panels * nr) as u32;
             pack(&ask.rows, first..columns.end, nr, chunk);
         });
-        let packed = &*packed;
         let strips: Vec<_> = tile.rows.clone().step_by(strip as usize).collect();
         let parts: Vec<Found> = strips
             .into_par_iter()
@@ -62,13 +61,13 @@ impl Filter for Dense {
                     let rows = first..(first + strip).min(tile.rows.end);
                     pack(&ask.rows, rows.clone(), together, packed_rows);
                     let mut strip = Strip::new(self, ask, columns.clone());
-                    strip.run(rows, packed_rows, packed);
+                    strip.run(rows, packed_rows, &packed);
                     strip.finish()
                 },
             )
             .collect();
         parts.iter().for_each(|part| found.merge(part));
-        *self.packed.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+        *self.packed.lock().unwrap_or_else(PoisonError::into_inner) = packed;
     }
 }
 
@@ -162,12 +161,11 @@ impl<'a> Strip<'a> {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Cpu::Avx2 => unsafe {
-                use super::avx2::{Work, run};
-                let work = Work { a, b, chunk: bound.chunk, cells, verdict: &verdict };
                 match self.ask.weights {
-                    None => run::<false>(&work, scores, before, now, tally, masks),
-                    Some(_) => run::<true>(&work, scores, before, now, tally, masks),
+                    None => super::avx2::scores::<false>(a, b, bound.chunk, scores, before, tally),
+                    Some(_) => super::avx2::scores::<true>(a, b, bound.chunk, scores, before, tally),
                 }
+                super::avx2::judge(scores, cells, &verdict, now, masks)
             },
             _ => {
                 before.into_iter().for_each(|before| tally.count(before, 0));

@@ -28,19 +28,6 @@ impl Shape {
     pub const TALL: Self = Self { rows: 24, columns: 16, together: 6 };
 }
 
-/// Memory of a cache line: panels begin with one, so that no vector of them lies in two.
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-pub struct Line([f32; 16]);
-
-impl Line {
-    /// Room for so many values, zeros where nothing was written before.
-    pub fn room(lines: &mut Vec<Self>, values: usize) -> &mut [f32] {
-        lines.resize(values.div_ceil(16), Self([0.0; 16]));
-        &mut bytemuck::cast_slice_mut(lines)[..values]
-    }
-}
-
 /// Packs rows into panels of `width`: `panel[k * width + r]` is coordinate k of the panel's row r.
 /// Missing rows of the last panel are zeros. `into` is `len.div_ceil(width) * width * dims` long.
 pub fn pack(rows: &Rows<'_>, range: Range<u32>, width: usize, into: &mut [f32]) {

@@ -9,12 +9,6 @@ pub const VECTOR: usize = 16;
 /// Vectors in a micro-tile.
 pub const VECTORS: usize = PAIRS / VECTOR;
 
-/// Tables of counts, one after the other, so that equal cells that follow each other do not wait for
-/// each other: what is added to a number can only be read again after some cycles.
-pub const TABLES: usize = 8;
-/// The same with weights, whose tables are eight times as large.
-pub const WEIGHTED_TABLES: usize = 2;
-
 /// The scores of a micro-tile, row by row.
 #[repr(align(64))]
 pub struct Scores(pub [f32; PAIRS]);
@@ -69,11 +63,12 @@ impl Pending {
 pub struct Tally<'a> {
     /// Weights of each row, padded by [`MOST_COLUMNS`] rows; without them pairs count once.
     pub weights: Option<&'a [Count]>,
-    /// Without weights: [`TABLES`] tables.
+    /// Without weights: two tables, one after the other, so that equal cells that follow each other
+    /// do not wait for each other.
     pub plain: Vec<u32>,
     /// Length of one of the tables.
     pub stride: usize,
-    /// With weights: [`WEIGHTED_TABLES`] tables.
+    /// With weights.
     pub weighted: Vec<Count>,
 }
 
@@ -82,8 +77,7 @@ impl<'a> Tally<'a> {
     pub fn new(cells: &Cells, weights: Option<&'a [Count]>) -> Self {
         // Rounding at the upper end can give one cell more than there are.
         let stride = (cells.bins.len() + 2).next_multiple_of(16);
-        let (plain, weighted) =
-            if weights.is_some() { (0, WEIGHTED_TABLES * stride) } else { (TABLES * stride, 0) };
+        let (plain, weighted) = if weights.is_some() { (0, stride) } else { (2 * stride, 0) };
         Self { weights, plain: vec![0; plain], stride, weighted: vec![[0; 4]; weighted] }
     }
 
@@ -110,11 +104,12 @@ impl<'a> Tally<'a> {
     pub fn drain(&mut self, cells: &Cells, into: &mut [Count]) {
         for (cell, bin) in cells.bins.iter().enumerate() {
             let counts = &mut into[usize::from(*bin)];
-            for more in self.weighted.iter().skip(cell).step_by(self.stride) {
-                counts.iter_mut().zip(more).for_each(|(c, more)| *c += more);
+            if self.weights.is_some() {
+                counts.iter_mut().zip(self.weighted[cell]).for_each(|(c, more)| *c += more);
+            } else {
+                let pairs = u64::from(self.plain[cell]) + u64::from(self.plain[self.stride + cell]);
+                counts.iter_mut().for_each(|c| *c += pairs);
             }
-            let pairs: u64 = self.plain.iter().skip(cell).step_by(self.stride).map(|p| u64::from(*p)).sum();
-            counts.iter_mut().for_each(|c| *c += pairs);
         }
         self.plain.fill(0);
         self.weighted.fill([0; 4]);
