@@ -10,6 +10,7 @@ works alone on the machine, in the same run. Memory is the highest sum, over all
 of a command, of their proportional set sizes, sampled from /proc: pages that ranks share count once.
 """
 
+import functools
 import json
 import os
 import re
@@ -185,26 +186,18 @@ def bench_cosine():
         np.save(path, (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32))
     tenths = "--edges=" + ",".join(str(i / 10) for i in range(-5, 11))
 
-    ceiling_program = WORK / "ceiling"
-    subprocess.run(
-        ["cc", "-O2", "-march=native", "-o", ceiling_program, Path(__file__).with_name("ceiling.c")], check=True
-    )
-
     def tiles(*options):
         """Median seconds, and median share of the ceiling as measured before and after each run."""
         runs, shares, before = [], [], ceiling()
+        ceilings.append(before)
         for _ in range(REPEATS):
             run = ranks("--threads", "1", "cosine", path, "-o", fresh("cosine"), *options)
             after = ceiling()
+            ceilings.append(after)
             shares.append(rate_of(run) / max(before, after))
             runs.append(run)
             before = after
         return median(runs, "seconds"), statistics.median(shares), statistics.median(map(rate_of, runs))
-
-    def ceiling():
-        """GFLOP/s of f32 multiply-adds in registers, on as many cores as there are ranks."""
-        ceilings.append(float(measured([str(ceiling_program), str(RANKS)])["output"]))
-        return ceilings[-1]
 
     ceilings = []
     ours, share, rate = tiles(tenths)
@@ -223,6 +216,19 @@ def bench_cosine():
         ratio("  with 200 bins more", fine, ours, "15 bins", None),
         limit("  with top 50 and pairs over 0.9, to 15 bins alone", all_wanted / ours, None, "x", 1.3),
     ]
+
+
+@functools.cache
+def ceiling_program():
+    program = WORK / "ceiling"
+    source = Path(__file__).with_name("ceiling.c")
+    subprocess.run(["cc", "-O2", "-march=native", "-o", program, source], check=True)
+    return str(program)
+
+
+def ceiling():
+    """GFLOP/s of f32 multiply-adds in registers, on as many cores as there are ranks."""
+    return float(measured([ceiling_program(), str(RANKS)])["output"])
 
 
 def rate_of(run):

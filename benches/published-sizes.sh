@@ -11,7 +11,6 @@ python=target/bench-venv/bin/python
 [ -x "$python" ] || { echo "first: make bench, or benches/run.sh cosine (it makes $python)" >&2; exit 1; }
 [ -x target/release/stratigraph ] || { echo "first: cargo build --release" >&2; exit 1; }
 mkdir -p target/bench
-cc -O2 -march=native benches/ceiling.c -o target/bench/ceiling
 [ $# -gt 0 ] || set -- 309317 582391
 PYTHONPATH=benches "$python" - "$@" <<'PYTHON'
 import re
@@ -20,7 +19,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from compare import RANKS, measured, ranks, rate_of
+from compare import ceiling, ranks, rate_of
 
 work = Path("target/bench")
 for rows in dict.fromkeys(map(int, sys.argv[1:])):
@@ -35,13 +34,13 @@ for rows in dict.fromkeys(map(int, sys.argv[1:])):
     x.flush()
     del x
     shutil.rmtree(results, ignore_errors=True)
-    before = float(measured([str(work / "ceiling"), str(RANKS)])["output"])
+    before = ceiling()
     run = ranks("--threads", "1", "cosine", path, "-o", results)
-    ceiling = max(before, float(measured([str(work / "ceiling"), str(RANKS)])["output"]))
+    most = max(before, ceiling())
     rate, tiles = rate_of(run), re.search(r"tiles: ([\d.]+) s", run["output"])
     print(
         f"{rows} x 300: {run['seconds']:.1f} s in all, tiles {tiles[1] if tiles else '?'} s, {rate:.1f} useful GFLOP/s, "
-        f"{100 * rate / ceiling:.0f} % of {ceiling:.1f}; memory {run['memory'] / 2**20:.0f} MiB, "
+        f"{100 * rate / most:.0f} % of {most:.1f}; memory {run['memory'] / 2**20:.0f} MiB, "
         f"of which vectors {rows * 1200 / 2**20:.0f} MiB",
         flush=True,
     )

@@ -5,8 +5,8 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-use support::{ranks, results_in, run, stratigraph, succeed};
+use std::time::Duration;
+use support::{ranks, results_in, run, stratigraph, succeed, wait_for};
 
 const N: usize = 700;
 const DIMS: usize = 37;
@@ -85,11 +85,7 @@ fn a_stopped_run_goes_on_on_other_ranks() {
         let entries = std::fs::read_dir(output.join("journal-cosine")).into_iter().flatten().flatten();
         entries.filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum::<u64>()
     };
-    let begun = Instant::now();
-    while recorded() < 500 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "no tile is finished");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_for("a finished tile", || recorded() >= 500);
     // `timeout` hands the signal on to the program.
     // SAFETY: kill(2) reads two integers; the process is one that this test started.
     unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
@@ -222,11 +218,7 @@ fn the_matrix_is_that_of_float64() {
     let mut slow = command(1, &file, &stopped);
     slow.args(["--matrix", "f32", "--tile-rows", "60"]).env("STRATIGRAPH_TILE_DELAY_MS", "100");
     let mut child = slow.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
-    let begun = Instant::now();
-    while !stopped.join("matrix/rank-0000.000.h5").exists() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "no shard");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_for("a shard", || stopped.join("matrix/rank-0000.000.h5").exists());
     std::thread::sleep(Duration::from_millis(300));
     // SAFETY: kill(2) reads two integers; the process is one that this test started.
     unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };

@@ -29,6 +29,11 @@ fn read(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).expect("a file")).expect("JSON")
 }
 
+fn unpack(archive: &Path, directory: &Path) {
+    std::fs::create_dir(directory).expect("a directory");
+    sh(directory, &format!("zstd -dcq {} | tar -x", archive.display()));
+}
+
 /// Path sets of the bases, by family and version.
 fn bases(guts: &Path) -> BTreeMap<String, BTreeSet<Vec<u8>>> {
     let found = stratigraph::rootfs::bases::read_guts(guts).expect("the bases").bases;
@@ -68,10 +73,9 @@ fn path_sets_get_the_scores_of_container_guts_to_the_last_bit() {
     let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();
     let guts = shared.join("data/guts.tar.zst");
+    unpack(&guts, &dir.join("database"));
     let bases = bases(&guts);
-    std::fs::create_dir(dir.join("database")).expect("a directory");
     std::fs::create_dir(dir.join("images")).expect("a directory");
-    sh(dir, &format!("zstd -dcq {} | tar -x -C database", guts.display()));
     let names: Vec<&String> = bases.keys().collect();
     let mut arguments = Vec::new();
     for (i, name) in names.iter().enumerate() {
@@ -114,8 +118,7 @@ fn images_get_the_scores_that_container_guts_gives_their_unpacked_files() {
     let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();
     let guts = shared.join("data/guts.tar.zst");
-    std::fs::create_dir(dir.join("database")).expect("a directory");
-    sh(dir, &format!("zstd -dcq {} | tar -x -C database", guts.display()));
+    unpack(&guts, &dir.join("database"));
     // Of other families, as images of empty files: a base, and on it a part of another one.
     let bases = bases(&guts);
     let layer = |name: &str, step: usize| -> Paths {

@@ -146,14 +146,19 @@ fn a_registry_with_passwords_is_read_with_them_and_none_is_printed() {
     }
 }
 
+fn image_of(layout: &Path, name: &str) -> stratigraph::rootfs::source::Image {
+    let layout = stratigraph::rootfs::source::Layout::open(layout).expect("a layout");
+    stratigraph::rootfs::source::Source::image(&layout, name, &Default::default()).expect("an image")
+}
+
+fn blob_of(layout: &Path, digest: &str) -> Vec<u8> {
+    std::fs::read(layout.join("blobs").join(digest.replace(':', "/"))).expect("a blob")
+}
+
 /// Puts an image of a layout into a registry that misbehaves; gives the digests of its layers.
 fn serve(fake: &FakeRegistry, layout: &Path, name: &str) -> Vec<String> {
-    let image = {
-        let layout = stratigraph::rootfs::source::Layout::open(layout).expect("a layout");
-        stratigraph::rootfs::source::Source::image(&layout, name, &Default::default()).expect("an image")
-    };
-    let blob =
-        |digest: &str| std::fs::read(layout.join("blobs").join(digest.replace(':', "/"))).expect("a blob");
+    let image = image_of(layout, name);
+    let blob = |digest: &str| blob_of(layout, digest);
     let manifest = image.digest.expect("a digest").to_string();
     fake.add_manifest("lab/tool", name, "application/vnd.oci.image.manifest.v1+json", &blob(&manifest));
     let layers: Vec<_> = image.layers.iter().map(|l| l.digest.to_string()).collect();
@@ -306,17 +311,8 @@ fn trees_of_shpc_and_images_that_cannot_be_read_whole() {
     let fake = FakeRegistry::start();
     serve(&fake, &dir.join("oci"), "b");
     serve(&fake, &dir.join("oci"), "c");
-    let blob = |name: &str| {
-        let index = std::fs::read(dir.join("oci/index.json")).expect("a file");
-        let index: serde_json::Value = serde_json::from_slice(&index).expect("JSON");
-        let named =
-            |entry: &&serde_json::Value| entry["annotations"].to_string().contains(&format!("\"{name}\""));
-        let digest =
-            index["manifests"].as_array().expect("a list").iter().find(named).expect("it")["digest"].clone();
-        let digest = digest.as_str().expect("text").to_owned();
-        (std::fs::read(dir.join("oci/blobs").join(digest.replace(':', "/"))).expect("a blob"), digest)
-    };
-    let (manifest, digest) = blob("b");
+    let digest = image_of(&dir.join("oci"), "b").digest.expect("a digest").to_string();
+    let manifest = blob_of(&dir.join("oci"), &digest);
     // One of its layers is distributed elsewhere; one image is of the old schema.
     let mut foreign: serde_json::Value = serde_json::from_slice(&manifest).expect("JSON");
     foreign["layers"][1]["mediaType"] = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip".into();

@@ -8,12 +8,13 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{finished_bytes, processes_below, ranks, results_in, run, stratigraph, succeed, tiles};
+use support::{
+    finished_bytes, processes_below, ranks, results_in, run, stratigraph, succeed, tiles, wait_for,
+};
 
 /// Arguments of all runs, so that they have many tiles that take a while.
 const OPTIONS: [&str; 7] = ["--top-k", "5", "--min", "0.5", "--matrix", "--tile-rows", "24"];
 const DELAY: (&str, &str) = ("STRATIGRAPH_TILE_DELAY_MS", "25");
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A corpus, and the results of one undisturbed process.
 struct Fixture {
@@ -60,14 +61,6 @@ impl Fixture {
 fn signal(pid: i32, signal: i32) {
     // SAFETY: kill(2) reads two integers; the process is one that this test started.
     unsafe { libc::kill(pid, signal) };
-}
-
-fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < until, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(3));
-    }
 }
 
 fn start(command: &mut Command) -> Child {

@@ -97,7 +97,7 @@ impl Results {
     fn remove_files(&self, directory: &Path) -> anyhow::Result<()> {
         // The summary goes first: without it, what else remains counts as unfinished.
         for name in std::iter::once(&self.summary).chain(self.others) {
-            remove_file(&directory.join(name))?;
+            remove(&directory.join(name))?;
         }
         Ok(())
     }
@@ -114,7 +114,7 @@ pub fn remove_leftovers(directory: &Path, names: &[&str]) -> anyhow::Result<()> 
         let found = found.to_string_lossy();
         let inner = found.strip_prefix('.').and_then(|f| f.strip_suffix(".tmp"));
         if inner.and_then(|f| f.rsplit_once('.')).is_some_and(|(name, _)| names.contains(&name)) {
-            remove_file(&entry.path())?;
+            remove(&entry.path())?;
         }
     }
     Ok(())
@@ -124,7 +124,7 @@ pub fn remove_leftovers(directory: &Path, names: &[&str]) -> anyhow::Result<()> 
 ///
 /// # Errors
 /// If it cannot be removed; names it.
-pub fn remove_file(path: &Path) -> anyhow::Result<()> {
+pub fn remove(path: &Path) -> anyhow::Result<()> {
     if path.is_dir() {
         return remove_directory(path);
     }

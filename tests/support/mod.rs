@@ -10,6 +10,7 @@ pub mod walk;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 /// The directory of the data packs, if it is there.
 pub fn shared() -> Option<PathBuf> {
@@ -172,4 +173,13 @@ pub fn processes_below(root: u32) -> Vec<i32> {
         }
     }
     found
+}
+
+/// Waits for what a run in another process does, for a minute at most.
+pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < until, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(3));
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::campaign::{Campaign, source_state};
 use super::{files, is_same};
-use crate::cli::results::{remove_file, remove_leftovers};
+use crate::cli::results::{remove, remove_leftovers};
 use crate::cli::{cosine, jaccard};
 use crate::pairs::Error;
 use crate::report;
@@ -113,7 +113,7 @@ pub fn begin(campaign: &Campaign, source: &Path, out: &Path, overwrite: bool) ->
     // The record goes first and comes last: between, the directory is nobody's.
     let old = STAGES.iter().chain(&[CHECKPOINT]).map(|name| out.join(name));
     for old in old.filter(|old| !is_same(old, source)) {
-        remove_file(&old)?;
+        remove(&old)?;
     }
     jaccard::FILES.remove(out)?;
     cosine::FILES.remove(out)?;

@@ -4,6 +4,8 @@
 //! addition; one chain of them for each pair, in index order, gives the bits of the definition on
 //! any CPU. 2d operations a pair, at half the f32 rate of the CPU where it has AVX2 and FMA.
 
+#[cfg(target_arch = "x86_64")]
+use super::filter::Cpu;
 use super::filter::pack::pack;
 use super::rows::Rows;
 use rayon::prelude::*;
@@ -29,7 +31,6 @@ pub fn fill<T: Send>(
     packed.par_chunks_mut(16 * WIDE * dims).enumerate().for_each(|(c, chunk)| {
         pack(rows, columns.start + (c * 16 * WIDE) as u32..columns.end, WIDE, chunk);
     });
-    let fused = has_fma();
     let parts = out.par_chunks_mut(TOGETHER * width).zip(these.par_chunks(TOGETHER));
     parts.for_each_init(
         || vec![0.0f64; TOGETHER * dims],
@@ -39,12 +40,7 @@ pub fn fill<T: Send>(
             }
             for (p, panel) in packed.chunks_exact(WIDE * dims).enumerate() {
                 let mut sums = [[0.0; WIDE]; TOGETHER];
-                if fused {
-                    // SAFETY: `fused` says that this CPU has AVX2 and FMA.
-                    unsafe { sums_fma(a, panel, &mut sums) };
-                } else {
-                    sums_portable(a, panel, &mut sums);
-                }
+                add_up(a, panel, &mut sums);
                 let (first, here) = (p * WIDE, (columns.len() - p * WIDE).min(WIDE));
                 for (r, sums) in sums.iter().enumerate().take(these.len()) {
                     for (out, sum) in out[r * width + first..][..here].iter_mut().zip(sums) {
@@ -56,6 +52,15 @@ pub fn fill<T: Send>(
     );
 }
 
+fn add_up(a: &[f64], panel: &[f32], sums: &mut [[f64; WIDE]; TOGETHER]) {
+    #[cfg(target_arch = "x86_64")]
+    if Cpu::best() != Cpu::Portable {
+        // SAFETY: every kernel but the portable one is for CPUs that have AVX2 and FMA.
+        return unsafe { sums_fma(a, panel, sums) };
+    }
+    sums_portable(a, panel, sums);
+}
+
 fn sums_portable(a: &[f64], panel: &[f32], sums: &mut [[f64; WIDE]; TOGETHER]) {
     for (a, b) in a.chunks_exact(TOGETHER).zip(panel.chunks_exact(WIDE)) {
         for (a, sums) in a.iter().zip(&mut *sums) {
@@ -64,21 +69,6 @@ fn sums_portable(a: &[f64], panel: &[f32], sums: &mut [[f64; WIDE]; TOGETHER]) {
             }
         }
     }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn has_fma() -> bool {
-    false
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-unsafe fn sums_fma(a: &[f64], panel: &[f32], sums: &mut [[f64; WIDE]; TOGETHER]) {
-    sums_portable(a, panel, sums);
-}
-
-#[cfg(target_arch = "x86_64")]
-fn has_fma() -> bool {
-    super::filter::Cpu::best() != super::filter::Cpu::Portable
 }
 
 /// # Safety

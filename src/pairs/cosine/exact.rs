@@ -43,12 +43,17 @@ pub fn score_all(rows: &Rows<'_>, pairs: &[[u32; 2]], mut visit: impl FnMut(usiz
 
 fn eight_portable(x: &[&[f32]; LANES], y: &[&[f32]; LANES]) -> [f64; LANES] {
     let mut sums = [0.0; LANES];
-    for k in 0..x[0].len() {
+    add_rest(&mut sums, x, y, 0);
+    sums
+}
+
+/// Adds the products of the coordinates from `first` on, in index order.
+fn add_rest(sums: &mut [f64; LANES], x: &[&[f32]; LANES], y: &[&[f32]; LANES], first: usize) {
+    for k in first..x[0].len() {
         for (l, sum) in sums.iter_mut().enumerate() {
             *sum += f64::from(x[l][k]) * f64::from(y[l][k]);
         }
     }
-    sums
 }
 
 /// As [`eight_avx512`], four coordinates of four pairs at a time.
@@ -89,11 +94,7 @@ unsafe fn eight_avx2(x: &[&[f32]; LANES], y: &[&[f32]; LANES], dims: usize) -> [
         _mm256_storeu_pd(scores.as_mut_ptr(), sums[0]);
         _mm256_storeu_pd(scores.as_mut_ptr().add(4), sums[1]);
     }
-    for (l, sum) in scores.iter_mut().enumerate() {
-        for k in whole..dims {
-            *sum += f64::from(x[l][k]) * f64::from(y[l][k]);
-        }
-    }
+    add_rest(&mut scores, x, y, whole);
     scores
 }
 
@@ -123,11 +124,7 @@ unsafe fn eight_avx512(x: &[&[f32]; LANES], y: &[&[f32]; LANES], dims: usize) ->
     let mut scores = [0.0; LANES];
     // SAFETY: `scores` holds the eight values.
     unsafe { _mm512_storeu_pd(scores.as_mut_ptr(), sums) };
-    for (l, sum) in scores.iter_mut().enumerate() {
-        for k in whole..dims {
-            *sum += f64::from(x[l][k]) * f64::from(y[l][k]);
-        }
-    }
+    add_rest(&mut scores, x, y, whole);
     scores
 }
 

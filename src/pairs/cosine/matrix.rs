@@ -12,7 +12,7 @@ use super::rows::Rows;
 use crate::h5::{self, Element, Patch, Shard, Writer};
 use crate::pairs::{Error, Plan, Tile};
 use half::f16;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -163,28 +163,27 @@ impl Matrix {
         }
         let mut patches = Vec::new();
         let shards = directory.join(SHARDS);
-        let mut used = BTreeSet::new();
+        let mut shapes: BTreeMap<String, [usize; 2]> = BTreeMap::new();
         for (id, place) in (0..plan.tiles()).zip(places) {
+            let name = place.file();
+            let file = format!("{SHARDS}/{name}");
+            let shape = match shapes.get(&name) {
+                Some(shape) => *shape,
+                None => {
+                    let shard = h5::Reader::open(&shards.join(&name), SHARD_KIND, FORMAT_VERSION)?;
+                    let shape: Result<[usize; 2], _> = shard.shape("scores")?.try_into();
+                    let shape = shape.map_err(|_| Error::Refused(format!("{file}: is no shard")))?;
+                    shapes.insert(name, shape);
+                    shape
+                }
+            };
             let mut from = place.first as usize;
-            used.insert(place.file());
             for (rows, columns) in self.parts(&plan.tile(id)) {
                 let columns = columns.start as usize..columns.end as usize;
-                let file = format!("{SHARDS}/{}", place.file());
                 let height = rows.len();
-                patches.push(Patch { file, shape: [0, 0], from, rows, columns });
+                patches.push(Patch { file: file.clone(), shape, from, rows, columns });
                 from += height;
             }
-        }
-        let mut shapes = std::collections::BTreeMap::new();
-        for file in &used {
-            let path = shards.join(file);
-            let shard = h5::Reader::open(&path, SHARD_KIND, FORMAT_VERSION)?;
-            shapes.insert(format!("{SHARDS}/{file}"), shard.shape("scores")?);
-        }
-        for patch in &mut patches {
-            let shape = shapes.get(&patch.file).filter(|s| s.len() == 2);
-            let shape = shape.ok_or_else(|| Error::Refused(format!("{}: is no shard", patch.file)))?;
-            patch.shape = [shape[0], shape[1]];
         }
         let shape = [self.rows.len(), n];
         match self.cell {
@@ -194,7 +193,7 @@ impl Matrix {
         }
         writer.finish()?;
         for entry in std::fs::read_dir(&shards).into_iter().flatten().flatten() {
-            if !used.contains(entry.file_name().to_string_lossy().as_ref()) {
+            if !shapes.contains_key(entry.file_name().to_string_lossy().as_ref()) {
                 // A tile that was never recorded; it only takes up space.
                 let _ = std::fs::remove_file(entry.path());
             }

@@ -18,8 +18,8 @@ use std::arch::x86_64::*;
 const NR: usize = Shape::TALL.columns;
 const ROWS: usize = Shape::TALL.together;
 const LANES: usize = 8;
-/// Pairs counted at a time.
-const BATCH: usize = 8;
+/// Pairs counted at a time; a row of a micro-tile of any shape is a multiple of it.
+pub(super) const BATCH: usize = 8;
 
 type Sums = [[__m256; 2]; ROWS];
 
@@ -60,7 +60,7 @@ pub unsafe fn scores<const WEIGHTED: bool>(
                     if counted < PAIRS
                         && let Some(pending) = pending
                     {
-                        count::<WEIGHTED>(pending, counted, tally);
+                        count::<WEIGHTED, NR>(pending, counted, tally);
                         counted += BATCH;
                     }
                 }
@@ -104,13 +104,17 @@ unsafe fn step(a: *const f32, b: *const f32, sums: &mut Sums) {
     }
 }
 
-/// Counts [`BATCH`] pairs, all of one row.
+/// Counts [`BATCH`] pairs of a micro-tile of `COLUMNS` columns, all of one row.
 ///
 /// # Safety
-/// As for [`scores`], and `from` is a multiple of [`BATCH`] below [`PAIRS`].
+/// The CPU has AVX2 and FMA; `pending` and `tally` are as for [`scores`], and `from` is a multiple of [`BATCH`] below [`PAIRS`].
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn count<const WEIGHTED: bool>(pending: &Pending, from: usize, tally: &mut Tally<'_>) {
+pub(super) unsafe fn count<const WEIGHTED: bool, const COLUMNS: usize>(
+    pending: &Pending,
+    from: usize,
+    tally: &mut Tally<'_>,
+) {
     // SAFETY: cells are below the stride, weights reach as far as the micro-tile.
     unsafe {
         let cells = pending.cells.as_ptr().add(from);
@@ -122,8 +126,8 @@ unsafe fn count<const WEIGHTED: bool>(pending: &Pending, from: usize, tally: &mu
                 *second.add(usize::from(*cells.add(2 * pair + 1))) += 1;
             }
         } else if let Some(weights) = tally.weights {
-            let row = weights.as_ptr().add(pending.at[0] as usize + from / NR);
-            let columns = weights.as_ptr().add(pending.at[1] as usize + from % NR);
+            let row = weights.as_ptr().add(pending.at[0] as usize + from / COLUMNS);
+            let columns = weights.as_ptr().add(pending.at[1] as usize + from % COLUMNS);
             let row = _mm256_loadu_si256(row.cast());
             for pair in 0..BATCH {
                 let place = tally.weighted.as_mut_ptr().add(usize::from(*cells.add(pair))).cast();

@@ -12,6 +12,7 @@
 // in memory.
 #![allow(clippy::needless_range_loop)]
 
+use super::avx2::{BATCH, count};
 use super::cells::{Cells, Judge};
 use super::pack::Shape;
 use super::tally::{Masks, Pending, Scores, Tally, VECTOR, VECTORS, Verdict};
@@ -21,8 +22,6 @@ const MR: usize = Shape::WIDE.rows;
 const NR: usize = Shape::WIDE.columns;
 /// Vectors in a row of the micro-tile.
 const WIDE: usize = NR / VECTOR;
-/// Pairs counted at a time.
-const BATCH: usize = 8;
 
 type Sums = [[__m512; WIDE]; MR];
 
@@ -59,7 +58,7 @@ pub unsafe fn scores<const WEIGHTED: bool>(
                 if counted < MR * NR
                     && let Some(pending) = pending
                 {
-                    count::<WEIGHTED>(pending, counted, tally);
+                    count::<WEIGHTED, NR>(pending, counted, tally);
                     counted += BATCH;
                 }
             }
@@ -107,37 +106,6 @@ unsafe fn step(a: *const f32, b: *const f32, sums: &mut Sums) {
             sums[r][0] = _mm512_fmadd_ps(a, b0, sums[r][0]);
             sums[r][1] = _mm512_fmadd_ps(a, b1, sums[r][1]);
             sums[r][2] = _mm512_fmadd_ps(a, b2, sums[r][2]);
-        }
-    }
-}
-
-/// Counts [`BATCH`] pairs, all of one row.
-///
-/// # Safety
-/// As for [`scores`], and `from` is a multiple of [`BATCH`] below `MR * NR`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vl")]
-unsafe fn count<const WEIGHTED: bool>(pending: &Pending, from: usize, tally: &mut Tally<'_>) {
-    // SAFETY: cells are below the stride, weights reach as far as the micro-tile.
-    unsafe {
-        let cells = pending.cells.as_ptr().add(from);
-        if !WEIGHTED {
-            let table = tally.plain.as_mut_ptr();
-            let second = table.add(tally.stride);
-            for pair in 0..BATCH / 2 {
-                *table.add(usize::from(*cells.add(2 * pair))) += 1;
-                *second.add(usize::from(*cells.add(2 * pair + 1))) += 1;
-            }
-        } else if let Some(weights) = tally.weights {
-            let row = weights.as_ptr().add(pending.at[0] as usize + from / NR);
-            let columns = weights.as_ptr().add(pending.at[1] as usize + from % NR);
-            let row = _mm256_loadu_si256(row.cast());
-            for pair in 0..BATCH {
-                let place = tally.weighted.as_mut_ptr().add(usize::from(*cells.add(pair))).cast();
-                // Weights are below 2^32, so the product of the low halves is the whole.
-                let product = _mm256_mul_epu32(row, _mm256_loadu_si256(columns.add(pair).cast()));
-                _mm256_storeu_si256(place, _mm256_add_epi64(_mm256_loadu_si256(place), product));
-            }
         }
     }
 }
