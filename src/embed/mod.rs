@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod export;
 pub mod kernel;
 pub mod lanes;
+pub mod marks;
 pub mod mean;
 mod merge;
 mod options;

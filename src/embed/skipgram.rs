@@ -2,6 +2,7 @@
 
 use super::kernel::{Pair, Scratch, update};
 use super::lanes::{Isa, Place, fetch};
+use super::marks::Marks;
 use super::options::Options;
 use super::random::Stream;
 use super::vocabulary::{Huffman, Negatives, Vocabulary};
@@ -24,15 +25,29 @@ pub struct Tables<'a, P> {
     pub outputs: &'a [P],
     /// Chunks of a row.
     pub width: usize,
+    /// Rows that were given out to be changed: those of words, then those of outputs.
+    pub touched: &'a Marks,
+    /// Number of words.
+    pub known: usize,
 }
 
-impl<'a, P> Tables<'a, P> {
+impl<'a, P: Place> Tables<'a, P> {
+    #[inline(always)]
     fn word(&self, row: u32) -> &'a [P] {
+        self.touched.mark(row as usize);
         &self.words[row as usize * self.width..][..self.width]
     }
 
+    #[inline(always)]
     fn output(&self, row: u32) -> &'a [P] {
+        self.touched.mark(self.known + row as usize);
         &self.outputs[row as usize * self.width..][..self.width]
+    }
+
+    /// Tells the CPU that an output will be needed soon.
+    #[inline(always)]
+    fn expect(&self, row: u32) {
+        fetch(&self.outputs[row as usize * self.width..][..self.width]);
     }
 }
 
@@ -116,7 +131,7 @@ impl Lesson<'_> {
         drawn.clear();
         if let Outputs::Negatives(table, n) = self.outputs {
             drawn.extend((0..*n).map(|_| table.draw(stream)));
-            drawn.iter().for_each(|row| fetch(tables.output(*row)));
+            drawn.iter().for_each(|row| tables.expect(*row));
         }
     }
 }

@@ -11,8 +11,9 @@
 //! depends on the moment, so a second run gives other bits.
 
 use super::lanes::{Chunk, Isa, SharedChunk, WIDTH, chunks};
+use super::marks::Marks;
 use super::mean::Means;
-use super::merge::{Rule, merge};
+use super::merge::{Replica, Rule, merge};
 use super::options::{Options, Output};
 use super::plan::{Item, Plan, Turn};
 use super::random::Stream;
@@ -150,7 +151,9 @@ impl<'a> Trainer<'a> {
         mut after_round: impl FnMut(&State) -> Result<(), Error>,
     ) -> Result<Ended, Error> {
         let shards = self.plan.shards_of(world.rank(), world.size());
-        let mut copies: Vec<Vec<Chunk>> = shards.clone().map(|_| Vec::new()).collect();
+        let width = self.width();
+        let mut replicas: Vec<Replica> =
+            shards.clone().into_par_iter().map(|_| Replica::new(&state.weights, width)).collect();
         let rule = match self.options.output {
             Output::Negatives(_) => Rule::Sum,
             Output::Hierarchical => Rule::Mean,
@@ -171,28 +174,25 @@ impl<'a> Trainer<'a> {
                 let made = shards.clone().into_par_iter().map(|s| self.plan.turn(s, epoch, seed));
                 turns = (Some(epoch), made.collect());
             }
-            let base = &state.weights;
             let rows = self.document_rows(world);
             let mut rest = &mut state.documents[..];
             let mut parts = Vec::new();
             for shard in shards.clone() {
                 let mine = self.plan.rows(shard);
-                let length = if rows.is_empty() { 0 } else { mine.len() * self.width() };
+                let length = if rows.is_empty() { 0 } else { mine.len() * width };
                 let (part, after) = rest.split_at_mut(length);
                 parts.push((mine.start, part));
                 rest = after;
             }
-            let jobs = copies.par_iter_mut().zip(&turns.1).zip(parts);
-            jobs.for_each(|((copy, turn), (first_row, documents))| {
-                copy.clear();
-                copy.extend_from_slice(base);
+            let jobs = replicas.par_iter_mut().zip(&turns.1).zip(parts);
+            jobs.for_each(|((replica, turn), (first_row, documents))| {
                 let span = Span { turn, epoch, items: turn.round(round), first_row };
                 match self.lock_free {
-                    false => self.alone(copy, documents, &span, &beat),
-                    true => self.together(copy, documents, &span, &beat),
+                    false => self.alone(replica, documents, &span, &beat),
+                    true => self.together(replica, documents, &span, &beat),
                 }
             });
-            merge(world, &mut state.weights, &copies, self.plan, rule);
+            merge(world, &mut state.weights, &mut replicas, width, self.plan, rule);
             world.progress();
             state.round += 1;
             if state.round.is_multiple_of(per_epoch) {
@@ -218,12 +218,13 @@ impl<'a> Trainer<'a> {
     }
 
     /// One thread trains a copy of its own.
-    fn alone(&self, weights: &mut [Chunk], documents: &mut [Chunk], span: &Span<'_>, beat: &dyn Fn()) {
-        let weights = Cell::from_mut(weights).as_slice_of_cells();
+    fn alone(&self, replica: &mut Replica, documents: &mut [Chunk], span: &Span<'_>, beat: &dyn Fn()) {
+        let Replica { rows, touched } = replica;
+        let rows = Cell::from_mut(&mut rows[..]).as_slice_of_cells();
         let documents = Cell::from_mut(documents).as_slice_of_cells();
         let mut desk = Desk::default();
         for at in span.items.clone() {
-            self.item(weights, documents, span, at, &mut desk);
+            self.item((rows, touched), documents, span, at, &mut desk);
             beat();
         }
     }
@@ -231,28 +232,22 @@ impl<'a> Trainer<'a> {
     /// All threads train the same copy.
     fn together(
         &self,
-        weights: &mut [Chunk],
+        replica: &mut Replica,
         documents: &mut [Chunk],
         span: &Span<'_>,
         beat: &(dyn Fn() + Sync),
     ) {
-        let share =
-            |chunks: &[Chunk]| -> Vec<SharedChunk> { chunks.iter().map(|c| SharedChunk::new(c.0)).collect() };
-        let (shared, shared_documents) = (share(weights), share(documents));
+        let (rows, touched) = (SharedChunk::share(&mut replica.rows), &replica.touched);
+        let documents = SharedChunk::share(documents);
         span.items.clone().into_par_iter().for_each_init(Desk::default, |desk, at| {
-            self.item(&shared, &shared_documents, span, at, desk);
+            self.item((rows, touched), documents, span, at, desk);
             beat();
         });
-        let back = |chunks: &mut [Chunk], shared: &[SharedChunk]| {
-            chunks.iter_mut().zip(shared).for_each(|(chunk, shared)| chunk.0 = shared.get());
-        };
-        back(weights, &shared);
-        back(documents, &shared_documents);
     }
 
     fn item<P: super::lanes::Place>(
         &self,
-        weights: &[P],
+        (rows, touched): (&[P], &Marks),
         documents: &[P],
         span: &Span<'_>,
         at: usize,
@@ -262,7 +257,8 @@ impl<'a> Trainer<'a> {
         let width = self.width();
         let Item { row, copy } = span.turn.items[at];
         let document = self.plan.dealt[row as usize];
-        let (words, outputs) = weights.split_at(self.vocabulary.len() * width);
+        let known = self.vocabulary.len();
+        let (words, outputs) = rows.split_at(known * width);
         let own =
             (!documents.is_empty()).then(|| &documents[(row as usize - span.first_row) * width..][..width]);
         // By documents, not words, as gensim counts: with few epochs the difference shows.
@@ -278,7 +274,7 @@ impl<'a> Trainer<'a> {
             outputs: &self.outputs,
             isa: self.isa,
         };
-        let tables = Tables { words, outputs, width };
+        let tables = Tables { words, outputs, width, touched, known };
         lesson.document(desk, &tables, own, &mut stream, rate as f32);
     }
 
