@@ -254,7 +254,7 @@ def of_ceiling(what, rate, ceiling, share, goal):
 EMBED_SETTINGS = {
     # Dimensions, window, negatives, epochs: those of the default, and of the study's script.
     "300 dimensions, window 15, 5 negatives, 1 epoch": (300, 15, 5, 1),
-    "128 dimensions, window 2, 4 negatives, 3 epochs": (128, 2, 4, 3),
+    "128 dimensions, window 2, 4 negatives, 2 epochs": (128, 2, 4, 2),
 }
 
 

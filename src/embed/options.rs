@@ -116,7 +116,7 @@ impl Options {
             order: Order::Corpus,
             documents: DocumentVectors::Mean,
             shards: 2,
-            merge_words: 4_000,
+            merge_words: 2_000,
             seed: 1,
         }
     }
@@ -132,7 +132,7 @@ impl Options {
             max_vocabulary: 0,
             epochs: 10,
             // A word is in so many more pairs than with a window of 2.
-            merge_words: 1_500,
+            merge_words: 500,
             ..Self::tensorflow()
         }
     }

@@ -36,12 +36,25 @@ pub struct Plan {
     pub sequence: Vec<Item>,
 }
 
+/// A document, or a part of one, that a shard trains on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// The document.
+    pub item: Item,
+    /// How many documents come before it in this epoch, of the [`Turn::documents`].
+    pub place: u32,
+    /// Those of its known words that are predicted; the words around them may lie outside.
+    pub words: Range<u32>,
+}
+
 /// What a shard does in one epoch.
 pub struct Turn {
     /// Its documents in the order of this epoch.
-    pub items: Vec<Item>,
-    /// Where each round begins in `items`, and the end.
+    pub pieces: Vec<Piece>,
+    /// Where each round begins in `pieces`, and the end.
     pub rounds: Vec<usize>,
+    /// Documents in the order in which this shard counts them.
+    pub documents: u32,
 }
 
 /// How often each document is trained on in an epoch.
@@ -69,6 +82,11 @@ pub fn lengths(documents: &Documents, vocabulary: &Vocabulary) -> Vec<u64> {
     lengths
 }
 
+/// Where part `part` of `parts` equal ones begins.
+fn share(words: u64, part: u64, parts: u64) -> u64 {
+    (u128::from(words) * u128::from(part) / u128::from(parts)) as u64
+}
+
 const DEAL: u64 = 1;
 const TURN: u64 = 2;
 
@@ -90,9 +108,8 @@ impl Plan {
             ends.push(words);
         }
         let shards = u64::from(options.shards);
-        let part = |s: u64| (u128::from(words) * u128::from(s) / u128::from(shards)) as u64;
         let mut bounds: Vec<usize> =
-            (0..shards).map(|s| ends.partition_point(|end| *end <= part(s))).collect();
+            (0..shards).map(|s| ends.partition_point(|end| *end <= share(words, s, shards))).collect();
         bounds.push(dealt.len());
         let rounds = (words / shards).div_ceil(options.merge_words).clamp(1, 1 << 20) as u32;
         let sequence = match options.order {
@@ -114,43 +131,63 @@ impl Plan {
 
     /// What a shard does in an epoch.
     ///
-    /// In random order that is its rows of [`Plan::dealt`] and their copies, cut into rounds of equal
-    /// work. In corpus order a round is the next part of the corpus, of which each shard has a
-    /// piece: neighbours, which are much alike, are mostly trained on one after the other.
+    /// In random order that is its rows of [`Plan::dealt`] and their copies, cut into rounds of about
+    /// equal work. In corpus order a round is the next words of the corpus, of which each shard has an
+    /// equal part: neighbours, which are much alike, are mostly trained on one after the other. A part
+    /// may begin and end within a document.
     pub fn turn(&self, shard: usize, epoch: u32, seed: u64) -> Turn {
-        let cut = |items: &[Item], parts: u64| -> Vec<usize> {
-            let mut starts = vec![0];
-            let mut words = 0;
-            for item in items {
-                words += self.lengths[item.row as usize];
-                starts.push(words);
-            }
-            // An item belongs to the part in which its first word falls.
-            let begin = |part: u64| {
-                let at = u128::from(words) * u128::from(part) / u128::from(parts);
-                starts[..items.len()].partition_point(|start| u128::from(*start) < at)
-            };
-            (0..parts).map(begin).chain([items.len()]).collect()
-        };
         if self.sequence.is_empty() {
             let all: Vec<Item> = (self.rows(shard))
                 .flat_map(|row| (0..self.copies[row]).map(move |copy| Item { row: row as u32, copy }))
                 .collect();
             let order = Stream::new([seed, TURN, u64::from(epoch), shard as u64]).order(all.len());
             let items: Vec<Item> = order.into_iter().map(|i| all[i as usize]).collect();
-            let rounds = cut(&items, self.rounds.into());
-            return Turn { items, rounds };
+            let starts = self.starts(&items);
+            // A document belongs to the round in which its first word falls.
+            let begin = |round: u32| {
+                let at = share(starts[items.len()], round.into(), self.rounds.into());
+                starts[..items.len()].partition_point(|start| *start < at)
+            };
+            let rounds = (0..self.rounds).map(begin).chain([items.len()]).collect();
+            let whole = |(place, item): (u32, &Item)| self.piece(*item, place, 0..u64::MAX);
+            let pieces = (0u32..).zip(&items).map(whole).collect();
+            return Turn { pieces, rounds, documents: items.len() as u32 };
         }
-        let shards = self.shards();
-        let cuts = cut(&self.sequence, u64::from(self.rounds) * shards as u64);
-        let mut items = Vec::new();
+        let starts = self.starts(&self.sequence);
+        let (end, shards) = (starts[self.sequence.len()], self.shards() as u64);
+        let mut pieces = Vec::new();
         let mut rounds = vec![0];
-        for round in 0..self.rounds as usize {
-            let piece = round * shards + shard;
-            items.extend_from_slice(&self.sequence[cuts[piece]..cuts[piece + 1]]);
-            rounds.push(items.len());
+        for round in 0..u64::from(self.rounds) {
+            let part = round * shards + shard as u64;
+            let cut = |part| share(end, part, u64::from(self.rounds) * shards);
+            let words = cut(part)..cut(part + 1);
+            let first = starts.partition_point(|start| *start <= words.start) - 1;
+            for (at, item) in self.sequence.iter().enumerate().skip(first) {
+                if words.is_empty() || starts[at] >= words.end {
+                    break;
+                }
+                let here = words.start.saturating_sub(starts[at])..words.end - starts[at];
+                pieces.push(self.piece(*item, at as u32, here));
+            }
+            rounds.push(pieces.len());
         }
-        Turn { items, rounds }
+        Turn { pieces, rounds, documents: self.sequence.len() as u32 }
+    }
+
+    /// Known words before each item, and those of all.
+    fn starts(&self, items: &[Item]) -> Vec<u64> {
+        let mut words = 0;
+        let lengths = items.iter().map(|item| self.lengths[item.row as usize]);
+        let ends = lengths.map(|length| {
+            words += length;
+            words
+        });
+        std::iter::once(0).chain(ends).collect()
+    }
+
+    fn piece(&self, item: Item, place: u32, words: Range<u64>) -> Piece {
+        let within = |at: u64| u32::try_from(at.min(self.lengths[item.row as usize])).unwrap_or(u32::MAX);
+        Piece { item, place, words: within(words.start)..within(words.end) }
     }
 
     /// The shards of a rank: consecutive ones, so that rank order is shard order.
@@ -160,7 +197,7 @@ impl Plan {
 }
 
 impl Turn {
-    /// The items of a round.
+    /// The pieces of a round.
     pub fn round(&self, round: u32) -> Range<usize> {
         self.rounds[round as usize]..self.rounds[round as usize + 1]
     }
@@ -237,9 +274,8 @@ mod tests {
             }
             prop_assert_eq!(&counts, &brute);
             let plan = Plan::new(&documents, &vocabulary, &wanted, &options);
-            let mut seen = vec![0u64; documents.len()];
-            let mut words = 0;
-            let mut items = std::collections::BTreeSet::new();
+            // Each word of each document and copy is predicted exactly once.
+            let mut parts: std::collections::BTreeMap<Item, Vec<(u32, u32)>> = Default::default();
             for shard in 0..plan.shards() {
                 let turn = plan.turn(shard, epoch, 7);
                 let mut next = 0;
@@ -247,22 +283,37 @@ mod tests {
                     let range = turn.round(round);
                     prop_assert_eq!(range.start, next);
                     next = range.end;
-                    for item in &turn.items[range] {
-                        prop_assert!(items.insert(*item));
-                        seen[plan.dealt[item.row as usize] as usize] += 1;
-                        words += plan.lengths[item.row as usize];
+                    let mut words = 0;
+                    for piece in &turn.pieces[range] {
+                        prop_assert!(piece.place < turn.documents && !piece.words.is_empty());
+                        parts.entry(piece.item).or_default().push((piece.words.start, piece.words.end));
+                        words += u64::from(piece.words.end - piece.words.start);
                     }
+                    let fair = plan.words.div_ceil(u64::from(plan.rounds) * u64::from(shards));
+                    prop_assert!(order == Order::Random || words.abs_diff(fair) <= 1, "{words} of {fair}");
                 }
-                prop_assert_eq!(next, turn.items.len());
+                prop_assert_eq!(next, turn.pieces.len());
             }
-            prop_assert_eq!(words, plan.words);
+            let mut seen = vec![0u64; documents.len()];
+            for (item, mut words) in parts {
+                words.sort_unstable();
+                let length = plan.lengths[item.row as usize] as u32;
+                prop_assert!(words[0].0 == 0 && words[words.len() - 1].1 == length);
+                prop_assert!(words.windows(2).all(|two| two[0].1 == two[1].0), "{words:?}");
+                seen[plan.dealt[item.row as usize] as usize] += 1;
+            }
+            prop_assert_eq!(plan.words, plan.copies.iter().zip(&plan.lengths).map(|(n, l)| u64::from(*n) * l).sum::<u64>());
             // One after the other, the pieces of all rounds are the corpus.
             if order == Order::Corpus && corpus == Corpus::Images {
                 let turns: Vec<Turn> = (0..plan.shards()).map(|shard| plan.turn(shard, epoch, 7)).collect();
                 let read = (0..plan.rounds).flat_map(|round| {
-                    turns.iter().flat_map(move |turn| &turn.items[turn.round(round)])
+                    turns.iter().flat_map(move |turn| &turn.pieces[turn.round(round)])
                 });
-                let read: Vec<usize> = read.map(|item| plan.dealt[item.row as usize] as usize).collect();
+                let mut read: Vec<(u32, Item)> = read.map(|piece| (piece.place, piece.item)).collect();
+                read.dedup();
+                prop_assert!(read.iter().map(|(place, _)| *place).eq(0..read.len() as u32));
+                let read: Vec<usize> =
+                    read.iter().map(|(_, item)| plan.dealt[item.row as usize] as usize).collect();
                 let written = (0..documents.source_count()).filter_map(|i| documents.image_of(i));
                 prop_assert_eq!(read, written.filter(|i| known[*i] > 0).collect::<Vec<_>>());
             }

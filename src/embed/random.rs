@@ -23,6 +23,11 @@ impl Stream {
         )
     }
 
+    /// Another stream, which goes on from here under a number.
+    pub fn branch(&self, number: u64) -> Self {
+        Self(mix(self.0 ^ mix(number.wrapping_add(STEP))))
+    }
+
     /// 64 random bits.
     #[inline(always)]
     pub fn bits(&mut self) -> u64 {
@@ -66,6 +71,10 @@ mod tests {
                 assert_eq!(first(name), first(name));
                 assert!(seen.insert(first(name)), "{name:?}");
             }
+        }
+        let stream = Stream::new([0; 4]);
+        for number in 0..100 {
+            assert!(seen.insert(stream.branch(number).bits()), "branch {number}");
         }
     }
 

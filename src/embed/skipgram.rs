@@ -6,6 +6,7 @@ use super::marks::Marks;
 use super::options::Options;
 use super::random::Stream;
 use super::vocabulary::{Huffman, Negatives, Vocabulary};
+use std::ops::Range;
 
 /// What words are predicted against.
 #[derive(Debug, Clone)]
@@ -76,7 +77,8 @@ pub struct Desk {
 }
 
 impl Lesson<'_> {
-    /// Trains on the tokens on the desk. `document` is the document's own row, if it has one.
+    /// Trains on the tokens on the desk. `document` is the document's own row, if it has one. Of its
+    /// known words `words` are predicted, from all around them.
     ///
     /// As in word2vec and gensim: frequent words are skipped at random; the window shrinks at random
     /// for each word; the word in the middle is predicted from each word around it, and from the
@@ -86,14 +88,18 @@ impl Lesson<'_> {
         desk: &mut Desk,
         tables: &Tables<'a, P>,
         document: Option<&'a [P]>,
+        words: Range<u32>,
         stream: &mut Stream,
         alpha: f32,
     ) {
         let Desk { tokens, kept, scratch, labels, negatives } = desk;
-        self.vocabulary.sub_sample(tokens, stream, kept);
+        // All pieces of a document skip the same words; after that each draws for itself.
+        let middles = self.vocabulary.sub_sample(tokens, stream, &words, kept);
+        let stream = &mut stream.branch(words.start.into());
         let mut outputs: Vec<&[P]> = Vec::new();
         self.draw(tables, negatives, stream);
-        for (middle, word) in kept.iter().enumerate() {
+        for middle in middles {
+            let word = &kept[middle];
             let reach = self.options.window as usize - stream.below(self.options.window) as usize;
             let around = middle.saturating_sub(reach)..kept.len().min(middle + reach + 1);
             let before = kept[around.start..middle].iter();

@@ -15,7 +15,7 @@ use super::marks::Marks;
 use super::mean::Means;
 use super::merge::{Replica, Rule, merge};
 use super::options::{Options, Output};
-use super::plan::{Item, Plan, Turn};
+use super::plan::{Item, Piece, Plan, Turn};
 use super::random::Stream;
 use super::skipgram::{Desk, Lesson, Outputs, Tables};
 use super::vectors::normalise;
@@ -186,7 +186,7 @@ impl<'a> Trainer<'a> {
             }
             let jobs = replicas.par_iter_mut().zip(&turns.1).zip(parts);
             jobs.for_each(|((replica, turn), (first_row, documents))| {
-                let span = Span { turn, epoch, items: turn.round(round), first_row };
+                let span = Span { turn, epoch, pieces: turn.round(round), first_row };
                 match self.lock_free {
                     false => self.alone(replica, documents, &span, &beat),
                     true => self.together(replica, documents, &span, &beat),
@@ -223,8 +223,8 @@ impl<'a> Trainer<'a> {
         let rows = Cell::from_mut(&mut rows[..]).as_slice_of_cells();
         let documents = Cell::from_mut(documents).as_slice_of_cells();
         let mut desk = Desk::default();
-        for at in span.items.clone() {
-            self.item((rows, touched), documents, span, at, &mut desk);
+        for piece in &span.turn.pieces[span.pieces.clone()] {
+            self.piece((rows, touched), documents, span, piece, &mut desk);
             beat();
         }
     }
@@ -239,31 +239,32 @@ impl<'a> Trainer<'a> {
     ) {
         let (rows, touched) = (SharedChunk::share(&mut replica.rows), &replica.touched);
         let documents = SharedChunk::share(documents);
-        span.items.clone().into_par_iter().for_each_init(Desk::default, |desk, at| {
-            self.item((rows, touched), documents, span, at, desk);
+        let pieces = span.turn.pieces[span.pieces.clone()].par_iter();
+        pieces.for_each_init(Desk::default, |desk, piece| {
+            self.piece((rows, touched), documents, span, piece, desk);
             beat();
         });
     }
 
-    fn item<P: super::lanes::Place>(
+    fn piece<P: super::lanes::Place>(
         &self,
         (rows, touched): (&[P], &Marks),
         documents: &[P],
         span: &Span<'_>,
-        at: usize,
+        piece: &Piece,
         desk: &mut Desk,
     ) {
         let Options { epochs, alpha, min_alpha, seed, .. } = *self.options;
         let width = self.width();
-        let Item { row, copy } = span.turn.items[at];
+        let Item { row, copy } = piece.item;
         let document = self.plan.dealt[row as usize];
         let known = self.vocabulary.len();
         let (words, outputs) = rows.split_at(known * width);
         let own =
             (!documents.is_empty()).then(|| &documents[(row as usize - span.first_row) * width..][..width]);
         // By documents, not words, as gensim counts: with few epochs the difference shows.
-        let all = span.turn.items.len() as f64;
-        let done = (f64::from(span.epoch) + at as f64 / all) / f64::from(epochs);
+        let part = f64::from(piece.place) / f64::from(span.turn.documents);
+        let done = (f64::from(span.epoch) + part) / f64::from(epochs);
         let rate = f64::from(alpha) - (f64::from(alpha) - f64::from(min_alpha)) * done;
         let mut stream =
             Stream::new([seed, ITEM + (u64::from(copy) << 8), u64::from(document), u64::from(span.epoch)]);
@@ -275,7 +276,7 @@ impl<'a> Trainer<'a> {
             isa: self.isa,
         };
         let tables = Tables { words, outputs, width, touched, known };
-        lesson.document(desk, &tables, own, &mut stream, rate as f32);
+        lesson.document(desk, &tables, own, piece.words.clone(), &mut stream, rate as f32);
     }
 
     /// The row of a word without its filling.
@@ -310,6 +311,6 @@ pub fn row_of(chunks: &[Chunk], row: usize, width: usize, dims: u32) -> &[f32] {
 struct Span<'a> {
     turn: &'a Turn,
     epoch: u32,
-    items: Range<usize>,
+    pieces: Range<usize>,
     first_row: usize,
 }

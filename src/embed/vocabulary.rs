@@ -4,6 +4,7 @@ use super::options::Options;
 use super::random::Stream;
 use crate::strings::{NONE, StringTable};
 use crate::tokens::Documents;
+use std::ops::Range;
 
 /// Known words, most frequent first; equal counts by their bytes.
 #[derive(Debug, Clone)]
@@ -64,17 +65,36 @@ impl Vocabulary {
         self.counts.is_empty()
     }
 
-    /// Replaces the tokens of a document by the rows of those words that are known and kept.
+    /// Replaces the tokens of a document by the rows of those words that are known and kept. Returns
+    /// which of these are among the known `words` (all of them counted, kept or not).
     #[inline]
-    pub fn sub_sample(&self, tokens: &[u32], stream: &mut Stream, kept: &mut Vec<u32>) {
+    pub fn sub_sample(
+        &self,
+        tokens: &[u32],
+        stream: &mut Stream,
+        words: &Range<u32>,
+        kept: &mut Vec<u32>,
+    ) -> Range<usize> {
         kept.clear();
+        let (mut known, mut range) = (0, 0..0);
         for token in tokens {
             let row = self.rows[*token as usize];
+            if row == NONE {
+                continue;
+            }
+            if known == words.start {
+                range.start = kept.len();
+            }
             // The last draw of a known word decides; frequent words are kept rarely.
-            if row != NONE && (stream.bits() >> 32) < self.keep[row as usize] {
+            if (stream.bits() >> 32) < self.keep[row as usize] {
                 kept.push(row);
             }
+            known += 1;
+            if known == words.end {
+                range.end = kept.len();
+            }
         }
+        range
     }
 }
 
@@ -205,6 +225,30 @@ mod tests {
         assert!((chance(keep[0]) - (1001.001f64.sqrt() * 0.999e-3 + 1e-3)).abs() < 1e-3);
         assert!(keep[1] >= u64::from(u32::MAX) && keep[2] >= u64::from(u32::MAX));
         assert_eq!(super::keep(&[7], 0.0), [1 << 32]);
+    }
+
+    #[test]
+    fn pieces_of_a_document_keep_the_same_words() {
+        let tokens: StringTable = ["often", "rare", "unknown"].into_iter().collect();
+        let options = Options { min_count: 5, sample: 1e-2, ..Options::tensorflow() };
+        let vocabulary = Vocabulary::new(&tokens, &[1000, 20, 1], &options);
+        let document: Vec<u32> =
+            (0..300).map(|i| if i % 7 == 0 { 2 } else { u32::from(i % 5 == 0) }).collect();
+        let length = document.iter().filter(|token| **token != 2).count() as u32;
+        let sampled = |words: Range<u32>| {
+            let mut kept = vec![9];
+            let range = vocabulary.sub_sample(&document, &mut Stream::new([3; 4]), &words, &mut kept);
+            (range, kept)
+        };
+        let (all, kept) = sampled(0..length);
+        assert!(all == (0..kept.len()) && kept.len() > 20 && kept.len() < 200, "{all:?}");
+        let mut next = 0;
+        for (begin, end) in [(0, 1), (1, 100), (100, 101), (101, length)] {
+            let (range, again) = sampled(begin..end);
+            assert!(again == kept && range.start == next, "{range:?}");
+            next = range.end;
+        }
+        assert_eq!(next, kept.len());
     }
 
     proptest! {
