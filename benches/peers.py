@@ -233,14 +233,14 @@ def similar(archive):
 
 
 def embed(text, output, settings):
-    """Skip-gram with negative sampling, from the file (gensim's fastest way) or document by document;
-    the time is that of the training alone. Words are those that have a vector, as often as they occur."""
+    """Skip-gram with negative sampling, document by document; the time is that of the training alone.
+    Words are those that have a vector, as often as they occur."""
     from gensim.models import Word2Vec
     from gensim.models.word2vec import LineSentence
 
     options = json.loads(settings)
     epochs = options.pop("epochs")
-    source = {"corpus_file": text} if options.pop("file") else {"corpus_iterable": LineSentence(text)}
+    source = {"corpus_iterable": LineSentence(text)}
     model = Word2Vec(sg=1, hs=0, epochs=epochs, **options)
     model.build_vocab(**source)
     begun = time.perf_counter()
