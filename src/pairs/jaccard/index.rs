@@ -6,7 +6,10 @@
 //! nothing else follows from the two classes. The choice of common items changes the cost, never
 //! a result.
 
+use super::sets::ascending;
 use super::{Collapsed, ImageSets};
+use rayon::prelude::*;
+use roaring::RoaringBitmap;
 use rustc_hash::FxHashMap;
 
 /// At most this many items are common; a mask is 32 bits wide.
@@ -37,18 +40,15 @@ pub struct Index {
     pub class_by_set: Vec<Class>,
     /// The classes.
     pub classes: Vec<Class>,
-    /// Members of each class, ascending.
-    pub members: Vec<Vec<u32>>,
+    /// Members of each class.
+    pub members: Vec<RoaringBitmap>,
     /// CSR offsets of `visits`, n + 1.
     pub visit_offsets: Vec<u64>,
     /// For each set the postings that lead to others: its items that are not common and that
     /// another set has, too.
     pub visits: Vec<u32>,
-    /// CSR offsets of `postings`, one more than there are postings.
-    pub posting_offsets: Vec<u64>,
-    /// For each item that `visits` names the sets that have it, ascending. Plain lists: each is
-    /// walked as often as it is long, and most are too short for a compressed bitmap to pay.
-    pub postings: Vec<u32>,
+    /// For each item that `visits` names the sets that have it.
+    pub postings: Vec<RoaringBitmap>,
     /// Bytes that sharing the item saves (0 for empty ones), one per posting.
     pub posting_bytes: Vec<u64>,
     /// Whether the item is empty, one per posting.
@@ -90,8 +90,9 @@ impl Index {
     /// Builds the index. Cost: one pass over all items of all sets.
     pub fn build(images: &ImageSets, collapsed: &Collapsed, rule: CommonRule) -> Self {
         let (item_bytes, item_empty) = (&images.item_bytes, &images.item_empty);
-        // A distinct set lies flat where its first image is.
-        let sets: Vec<&[u32]> = collapsed.representative.iter().map(|i| images.set(*i as usize)).collect();
+        // The passes below read every item several times: the distinct sets are unpacked once for them.
+        let unpacked = Unpacked::of(images, collapsed);
+        let sets: Vec<&[u32]> = unpacked.sets().collect();
         let mut uses = vec![0u64; item_bytes.len()];
         for item in sets.iter().copied().flatten() {
             uses[*item as usize] += 1;
@@ -106,6 +107,7 @@ impl Index {
         for (j, class) in (0u32..).zip(&class_of) {
             members[*class as usize].push(j);
         }
+        let members = members.par_iter().map(|members| ascending(members)).collect();
         let content = |item: u32| if item_empty[item as usize] { 0 } else { item_bytes[item as usize] };
         let mut index = Self {
             weight: collapsed.multiplicity.clone(),
@@ -115,7 +117,6 @@ impl Index {
             members,
             visit_offsets: vec![0],
             visits: Vec::new(),
-            posting_offsets: vec![0],
             postings: Vec::new(),
             posting_bytes: Vec::new(),
             posting_empty: Vec::new(),
@@ -127,6 +128,7 @@ impl Index {
         };
         // Items lead nowhere until they get a posting, common ones and those of one set never.
         let mut posting_of: Vec<u32> = vec![NO_POSTING; uses.len()];
+        let mut posting_offsets = vec![0u64];
         for item in common {
             uses[item as usize] = 0;
         }
@@ -143,8 +145,8 @@ impl Index {
                     *posting = index.posting_bytes.len() as u32;
                     index.posting_bytes.push(content(item));
                     index.posting_empty.push(item_empty[item as usize]);
-                    let end = index.posting_offsets.last().map_or(0, |end| end + uses[item as usize]);
-                    index.posting_offsets.push(end);
+                    let end = posting_offsets.last().map_or(0, |end| end + uses[item as usize]);
+                    posting_offsets.push(end);
                 }
                 index.visits.push(*posting);
             }
@@ -154,21 +156,24 @@ impl Index {
             largest.empty = largest.empty.max(empty);
             largest.bytes = largest.bytes.max(bytes);
         }
-        index.fill_postings();
+        index.postings = index.invert(&posting_offsets);
         index
     }
 
-    /// Fills the postings from the visits: sets come in ascending order, so that each list ascends.
-    fn fill_postings(&mut self) {
-        let mut next: Vec<u64> = self.posting_offsets.clone();
-        self.postings = vec![0; self.visits.len()];
-        for j in 0..self.weight.len() {
-            for p in &self.visits[self.visit_offsets[j] as usize..self.visit_offsets[j + 1] as usize] {
+    /// The postings, from the visits; `offsets` says where each begins when they are listed one after
+    /// the other. Sets come in ascending order, so that each list ascends.
+    fn invert(&self, offsets: &[u64]) -> Vec<RoaringBitmap> {
+        let mut next = offsets.to_vec();
+        let mut listed = vec![0u32; self.visits.len()];
+        for j in 0..self.len() {
+            for p in self.visits_of(j) {
                 let at = &mut next[*p as usize];
-                self.postings[*at as usize] = j as u32;
+                listed[*at as usize] = j as u32;
                 *at += 1;
             }
         }
+        let posting = |ends: &[u64]| ascending(&listed[ends[0] as usize..ends[1] as usize]);
+        offsets.par_windows(2).map(posting).collect()
     }
 
     /// Number of distinct sets.
@@ -184,11 +189,6 @@ impl Index {
     /// The postings that lead from set `i` to others.
     pub fn visits_of(&self, i: usize) -> &[u32] {
         &self.visits[self.visit_offsets[i] as usize..self.visit_offsets[i + 1] as usize]
-    }
-
-    /// The sets in posting `p`, ascending.
-    pub fn posting(&self, p: usize) -> &[u32] {
-        &self.postings[self.posting_offsets[p] as usize..self.posting_offsets[p + 1] as usize]
     }
 
     /// Overlap through common items alone.
@@ -215,7 +215,31 @@ impl Index {
 
     /// Steps that visiting row `i` takes over all columns: the cost model of the plan.
     pub fn steps_of(&self, i: usize) -> u64 {
-        self.visits_of(i).iter().map(|p| self.posting(*p as usize).len() as u64).sum()
+        self.visits_of(i).iter().map(|p| self.postings[*p as usize].len()).sum()
+    }
+}
+
+/// The distinct sets as lists, one after the other.
+struct Unpacked {
+    ends: Vec<usize>,
+    items: Vec<u32>,
+}
+
+impl Unpacked {
+    fn of(images: &ImageSets, collapsed: &Collapsed) -> Self {
+        let mut unpacked = Self { ends: vec![0], items: Vec::new() };
+        for first in &collapsed.representative {
+            let set = &images.sets[*first as usize];
+            let start = unpacked.items.len();
+            unpacked.items.resize(start + set.len() as usize, 0);
+            let _all = set.iter().next_many(&mut unpacked.items[start..]);
+            unpacked.ends.push(unpacked.items.len());
+        }
+        unpacked
+    }
+
+    fn sets(&self) -> impl Iterator<Item = &[u32]> {
+        self.ends.windows(2).map(|ends| &self.items[ends[0]..ends[1]])
     }
 }
 

@@ -158,8 +158,13 @@ struct Column {
     class: Class,
 }
 
+/// Members of a posting that are unpacked at a time: most postings have fewer.
+const UNPACKED: usize = 256;
+type Unpacked = [u32; UNPACKED];
+
 struct Scratch<P> {
     counts: Vec<P>,
+    unpacked: Box<Unpacked>,
     touched: Vec<u32>,
     tally: Tally,
 }
@@ -252,6 +257,7 @@ impl<'a> Kernel<'a> {
     fn scratch<P: Packed>(&self) -> Scratch<P> {
         Scratch {
             counts: vec![P::default(); self.index.len()],
+            unpacked: Box::new([0; UNPACKED]),
             touched: Vec::new(),
             tally: self.empty_tally(),
         }
@@ -267,12 +273,12 @@ impl<'a> Kernel<'a> {
         edges: &mut Vec<Edge>,
     ) {
         let index = self.index;
-        let Scratch { counts, touched, tally } = scratch;
+        let Scratch { counts, unpacked, touched, tally } = scratch;
         let own = index.class_by_set[i as usize];
         let first_column =
             if self.want.top_k > 0 { tile.columns.start } else { tile.columns.start.max(i + 1) };
         let columns = first_column..tile.columns.end;
-        add_up(index, i, &columns, counts, touched);
+        add_up(index, i, &columns, counts, unpacked, touched);
         neighbours.resize(neighbours.len() + self.want.top_k, Neighbour::NONE);
         let start = neighbours.len() - self.want.top_k;
         let mut best = Best(&mut neighbours[start..]);
@@ -324,9 +330,7 @@ impl<'a> Kernel<'a> {
             return;
         }
         let members = |class: u32, from: u32| {
-            let members = &self.index.members[class as usize];
-            let start = members.partition_point(|j| *j < from);
-            let inside = members[start..].iter().copied().take_while(|j| *j < columns.end);
+            let inside = self.index.members[class as usize].range(from.min(columns.end)..columns.end);
             inside.filter(|j| *j != i && counts[*j as usize] == P::default())
         };
         let ranked = self.ranked_from(class);
@@ -378,24 +382,29 @@ fn add_up<P: Packed>(
     i: u32,
     columns: &std::ops::Range<u32>,
     counts: &mut [P],
+    unpacked: &mut Unpacked,
     touched: &mut Vec<u32>,
 ) {
+    let start = columns.start.min(columns.end);
+    // An open end is not searched for.
+    let to_the_last = columns.end as usize == counts.len();
     for &p in index.visits_of(i as usize) {
         let p = p as usize;
         let step = P::pack(index.posting_empty[p], index.posting_bytes[p]);
-        let posting = index.posting(p);
-        let start = posting.partition_point(|j| *j < columns.start);
-        let end = if columns.end as usize == counts.len() {
-            posting.len()
-        } else {
-            posting.partition_point(|j| *j < columns.end)
-        };
-        for &j in posting.get(start..end).unwrap_or_default() {
-            let count = &mut counts[j as usize];
-            if *count == P::default() {
-                touched.push(j);
+        let posting = &index.postings[p];
+        let mut inside = if to_the_last { posting.range(start..) } else { posting.range(start..columns.end) };
+        loop {
+            let some = inside.next_many(unpacked);
+            for &mut j in some.iter_mut() {
+                let count = &mut counts[j as usize];
+                if *count == P::default() {
+                    touched.push(j);
+                }
+                *count += step;
             }
-            *count += step;
+            if some.len() < UNPACKED {
+                break;
+            }
         }
     }
     // A row is no neighbour of itself.
@@ -445,9 +454,9 @@ pub fn class_totals(index: &Index) -> Tally {
         .members
         .iter()
         .map(|members| {
-            let weights = members.iter().map(|j| index.weight[*j as usize]);
+            let weights = members.iter().map(|j| index.weight[j as usize]);
             let squares = weights.clone().fold(0u64, |sum, w| sum.wrapping_add(w.wrapping_mul(w)));
-            (members.len() as u64, weights.sum(), squares)
+            (members.len(), weights.sum(), squares)
         })
         .collect();
     for (a, class) in index.classes.iter().enumerate() {
@@ -478,8 +487,8 @@ fn count_classes(index: &Index, tally: &mut Tally, a: &Class, b: &Class, pairs: 
 pub fn score_row(index: &Index, i: u32, counts: &mut [u32], scores: &mut [f64]) {
     counts.fill(0);
     for &p in index.visits_of(i as usize) {
-        for j in index.posting(p as usize) {
-            counts[*j as usize] += 1;
+        for j in &index.postings[p as usize] {
+            counts[j as usize] += 1;
         }
     }
     let own = index.class_by_set[i as usize];

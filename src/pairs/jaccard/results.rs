@@ -35,14 +35,14 @@ impl Merge {
     pub fn begin(images: &ImageSets, collapsed: &Collapsed, index: &Index, top_k: usize) -> Self {
         let mut tally = class_totals(index);
         for (g, first) in collapsed.representative.iter().enumerate() {
-            let (w, set) = (collapsed.multiplicity[g], images.set(*first as usize));
+            let (w, set) = (collapsed.multiplicity[g], &images.sets[*first as usize]);
             if w == 1 {
                 continue;
             }
             let pairs = Count { distinct: 0, images: w * (w - 1) / 2 };
             let class = index.class_by_set[g];
-            let content = set.iter().filter(|i| !images.item_empty[**i as usize]);
-            let bytes = content.fold(0u64, |sum, i| sum.saturating_add(images.item_bytes[*i as usize]));
+            let content = set.iter().filter(|i| !images.item_empty[*i as usize]);
+            let bytes = content.fold(0u64, |sum, i| sum.saturating_add(images.item_bytes[i as usize]));
             tally.all.at(class.size, class.size).add(pairs);
             tally.full.at(class.full_size, class.full_size).add(pairs);
             tally.bytes.add(bytes, pairs);

@@ -1,15 +1,16 @@
 //! The sets: one of layer digests per image, and the distinct ones among them.
 
 use crate::corpus::Table;
-use rustc_hash::FxHashMap;
+use rayon::prelude::*;
+use roaring::RoaringBitmap;
+use rustc_hash::{FxHashMap, FxHasher};
+use std::hash::{Hash, Hasher};
 
 /// The sets of N images over numbered items (layer digests).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ImageSets {
-    /// CSR offsets into `items`, N + 1.
-    pub offsets: Vec<u64>,
-    /// Item ids, ascending and without repeats within a set.
-    pub items: Vec<u32>,
+    /// Item ids of each image.
+    pub sets: Vec<RoaringBitmap>,
     /// What sharing the item saves, in bytes; of no account where the item is empty.
     pub item_bytes: Vec<u64>,
     /// Items without content (empty layers).
@@ -20,7 +21,7 @@ impl ImageSets {
     /// An empty list over these items.
     pub fn new(item_bytes: Vec<u64>, item_empty: Vec<bool>) -> Self {
         assert_eq!(item_bytes.len(), item_empty.len(), "one size and one mark per item");
-        Self { offsets: vec![0], items: Vec::new(), item_bytes, item_empty }
+        Self { sets: Vec::new(), item_bytes, item_empty }
     }
 
     /// Appends a set; items may come in any order and repeat.
@@ -28,20 +29,9 @@ impl ImageSets {
     /// # Panics
     /// If an item id is not below the number of items.
     pub fn push(&mut self, items: impl IntoIterator<Item = u32>) {
-        let start = self.items.len();
-        self.items.extend(items);
-        let set = &mut self.items[start..];
-        set.sort_unstable();
-        assert!(set.last().is_none_or(|i| (*i as usize) < self.item_bytes.len()), "an unknown item");
-        let mut kept = start;
-        for i in start..self.items.len() {
-            if i == start || self.items[i] != self.items[kept - 1] {
-                self.items[kept] = self.items[i];
-                kept += 1;
-            }
-        }
-        self.items.truncate(kept);
-        self.offsets.push(kept as u64);
+        let set = set_of(&mut items.into_iter().collect());
+        assert!(set.max().is_none_or(|i| (i as usize) < self.item_bytes.len()), "an unknown item");
+        self.sets.push(set);
     }
 
     /// The layer-digest sets of a table's images; items are its digest ids. A digest that is given
@@ -53,17 +43,18 @@ impl ImageSets {
             *largest = (*largest).max(*size);
         }
         let empty = table.digest_empty.iter().map(|e| *e != 0).collect();
-        let mut sets = Self::new(bytes, empty);
-        sets.items.reserve(table.digest.len());
-        for i in 0..table.images.len() {
-            sets.push(table.digest[table.rows_of(i)].iter().copied());
-        }
-        sets
+        let build = |items: &mut Vec<u32>, i| {
+            items.clear();
+            items.extend_from_slice(&table.digest[table.rows_of(i)]);
+            set_of(items)
+        };
+        let sets = (0..table.images.len()).into_par_iter().map_init(Vec::new, build).collect();
+        Self { sets, ..Self::new(bytes, empty) }
     }
 
     /// Number of images.
     pub fn len(&self) -> usize {
-        self.offsets.len() - 1
+        self.sets.len()
     }
 
     /// True if there are no images.
@@ -71,20 +62,60 @@ impl ImageSets {
         self.len() == 0
     }
 
-    /// The set of image `i`, ascending.
-    pub fn set(&self, i: usize) -> &[u32] {
-        &self.items[self.offsets[i] as usize..self.offsets[i + 1] as usize]
-    }
-
     /// The same sets without the empty items.
     pub fn without_empty(&self) -> Self {
-        let mut cleaned = Self::new(self.item_bytes.clone(), self.item_empty.clone());
-        for i in 0..self.len() {
-            cleaned.push(self.set(i).iter().copied().filter(|item| !self.item_empty[*item as usize]));
-        }
-        cleaned
+        let empty: RoaringBitmap =
+            (0u32..).zip(&self.item_empty).filter(|(_, empty)| **empty).map(|(item, _)| item).collect();
+        let sets = self.sets.par_iter().map(|set| set - &empty).collect();
+        Self { sets, ..Self::new(self.item_bytes.clone(), self.item_empty.clone()) }
     }
 }
+
+/// The set of some items, which are left sorted and without repeats.
+fn set_of(items: &mut Vec<u32>) -> RoaringBitmap {
+    items.sort_unstable();
+    items.dedup();
+    ascending(items)
+}
+
+/// A set from its ascending items, in no more memory than it takes: what it was built in has room to
+/// grow, several times the size of most sets.
+///
+/// # Panics
+/// If they do not ascend.
+pub(super) fn ascending(items: &[u32]) -> RoaringBitmap {
+    RoaringBitmap::from_sorted_iter(items.iter().copied()).expect("they ascend").clone()
+}
+
+/// A set that is hashed by a digest of its items and compared whole.
+struct Hashed<'a>(u64, &'a RoaringBitmap);
+
+impl<'a> Hashed<'a> {
+    fn of(set: &'a RoaringBitmap) -> Self {
+        let (mut hasher, mut items, mut unpacked) = (FxHasher::default(), set.iter(), [0; 32]);
+        loop {
+            let some = items.next_many(&mut unpacked);
+            if some.is_empty() {
+                return Self(hasher.finish(), set);
+            }
+            some.iter().for_each(|item| hasher.write_u32(*item));
+        }
+    }
+}
+
+impl Hash for Hashed<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0);
+    }
+}
+
+impl PartialEq for Hashed<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0 && self.1 == other.1
+    }
+}
+
+impl Eq for Hashed<'_> {}
 
 /// The distinct sets of [`ImageSets`], in order of first occurrence, and who has them.
 ///
@@ -94,7 +125,7 @@ impl ImageSets {
 pub struct Collapsed {
     /// Number of images that have each of the n distinct sets.
     pub multiplicity: Vec<u64>,
-    /// First image that has each: its set is where the distinct one lies.
+    /// First image that has each; the distinct set is that of this image.
     pub representative: Vec<u32>,
     /// The distinct set of each of the N images.
     pub group: Vec<u32>,
@@ -104,12 +135,12 @@ impl Collapsed {
     /// Collapses equal sets.
     pub fn of(images: &ImageSets) -> Self {
         let mut collapsed = Self::default();
-        let mut seen: FxHashMap<&[u32], u32> = FxHashMap::default();
-        for i in 0..images.len() {
-            let set = images.set(i);
+        let mut seen: FxHashMap<Hashed<'_>, u32> = FxHashMap::default();
+        let hashed: Vec<_> = images.sets.par_iter().map(Hashed::of).collect();
+        for (i, set) in (0u32..).zip(hashed) {
             let group = *seen.entry(set).or_insert_with(|| {
                 collapsed.multiplicity.push(0);
-                collapsed.representative.push(i as u32);
+                collapsed.representative.push(i);
                 collapsed.multiplicity.len() as u32 - 1
             });
             collapsed.multiplicity[group as usize] += 1;
@@ -144,11 +175,11 @@ mod tests {
             }
             let collapsed = Collapsed::of(&images);
             prop_assert_eq!(collapsed.multiplicity.iter().sum::<u64>(), sets.len() as u64);
-            let distinct = |g: usize| images.set(collapsed.representative[g] as usize);
+            let distinct = |g: usize| &images.sets[collapsed.representative[g] as usize];
             for (i, set) in sets.iter().enumerate() {
                 let expected: BTreeSet<u32> = set.iter().copied().collect();
                 let g = collapsed.group[i] as usize;
-                prop_assert!(distinct(g).iter().eq(&expected));
+                prop_assert!(distinct(g).iter().eq(expected));
                 prop_assert!(collapsed.representative[g] as usize <= i);
             }
             for a in 0..collapsed.len() {

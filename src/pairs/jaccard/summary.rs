@@ -112,8 +112,8 @@ impl Summary {
 
 fn used_items(images: &ImageSets) -> u64 {
     let mut used = vec![false; images.item_bytes.len()];
-    for item in &images.items {
-        used[*item as usize] = true;
+    for item in images.sets.iter().flatten() {
+        used[item as usize] = true;
     }
     used.iter().filter(|u| **u).count() as u64
 }
