@@ -11,6 +11,8 @@ use std::hash::{Hash, Hasher};
 pub struct ImageSets {
     /// Item ids of each image.
     pub sets: Vec<RoaringBitmap>,
+    /// A digest of each set: equal sets have equal ones.
+    digests: Vec<u64>,
     /// What sharing the item saves, in bytes; of no account where the item is empty.
     pub item_bytes: Vec<u64>,
     /// Items without content (empty layers).
@@ -21,7 +23,7 @@ impl ImageSets {
     /// An empty list over these items.
     pub fn new(item_bytes: Vec<u64>, item_empty: Vec<bool>) -> Self {
         assert_eq!(item_bytes.len(), item_empty.len(), "one size and one mark per item");
-        Self { sets: Vec::new(), item_bytes, item_empty }
+        Self { sets: Vec::new(), digests: Vec::new(), item_bytes, item_empty }
     }
 
     /// Appends a set; items may come in any order and repeat.
@@ -29,9 +31,10 @@ impl ImageSets {
     /// # Panics
     /// If an item id is not below the number of items.
     pub fn push(&mut self, items: impl IntoIterator<Item = u32>) {
-        let set = set_of(&mut items.into_iter().collect());
+        let (set, digest) = set_of(&mut items.into_iter().collect());
         assert!(set.max().is_none_or(|i| (i as usize) < self.item_bytes.len()), "an unknown item");
         self.sets.push(set);
+        self.digests.push(digest);
     }
 
     /// The layer-digest sets of a table's images; items are its digest ids. A digest that is given
@@ -48,8 +51,8 @@ impl ImageSets {
             items.extend_from_slice(&table.digest[table.rows_of(i)]);
             set_of(items)
         };
-        let sets = (0..table.images.len()).into_par_iter().map_init(Vec::new, build).collect();
-        Self { sets, ..Self::new(bytes, empty) }
+        let (sets, digests) = (0..table.images.len()).into_par_iter().map_init(Vec::new, build).collect();
+        Self { sets, digests, ..Self::new(bytes, empty) }
     }
 
     /// Number of images.
@@ -64,18 +67,21 @@ impl ImageSets {
 
     /// The same sets without the empty items.
     pub fn without_empty(&self) -> Self {
-        let empty: RoaringBitmap =
-            (0u32..).zip(&self.item_empty).filter(|(_, empty)| **empty).map(|(item, _)| item).collect();
-        let sets = self.sets.par_iter().map(|set| set - &empty).collect();
-        Self { sets, ..Self::new(self.item_bytes.clone(), self.item_empty.clone()) }
+        let kept = |set: &RoaringBitmap| {
+            set_of(&mut set.iter().filter(|item| !self.item_empty[*item as usize]).collect())
+        };
+        let (sets, digests) = self.sets.par_iter().map(kept).collect();
+        Self { sets, digests, ..Self::new(self.item_bytes.clone(), self.item_empty.clone()) }
     }
 }
 
-/// The set of some items, which are left sorted and without repeats.
-fn set_of(items: &mut Vec<u32>) -> RoaringBitmap {
+/// The set of some items, which are left sorted and without repeats, and its digest.
+fn set_of(items: &mut Vec<u32>) -> (RoaringBitmap, u64) {
     items.sort_unstable();
     items.dedup();
-    ascending(items)
+    let mut hasher = FxHasher::default();
+    items.iter().for_each(|item| hasher.write_u32(*item));
+    (ascending(items), hasher.finish())
 }
 
 /// A set from its ascending items, in no more memory than it takes: what it was built in has room to
@@ -87,21 +93,8 @@ pub(super) fn ascending(items: &[u32]) -> RoaringBitmap {
     RoaringBitmap::from_sorted_iter(items.iter().copied()).expect("they ascend").clone()
 }
 
-/// A set that is hashed by a digest of its items and compared whole.
+/// A set that is hashed by its digest and compared whole.
 struct Hashed<'a>(u64, &'a RoaringBitmap);
-
-impl<'a> Hashed<'a> {
-    fn of(set: &'a RoaringBitmap) -> Self {
-        let (mut hasher, mut items, mut unpacked) = (FxHasher::default(), set.iter(), [0; 32]);
-        loop {
-            let some = items.next_many(&mut unpacked);
-            if some.is_empty() {
-                return Self(hasher.finish(), set);
-            }
-            some.iter().for_each(|item| hasher.write_u32(*item));
-        }
-    }
-}
 
 impl Hash for Hashed<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -136,9 +129,8 @@ impl Collapsed {
     pub fn of(images: &ImageSets) -> Self {
         let mut collapsed = Self::default();
         let mut seen: FxHashMap<Hashed<'_>, u32> = FxHashMap::default();
-        let hashed: Vec<_> = images.sets.par_iter().map(Hashed::of).collect();
-        for (i, set) in (0u32..).zip(hashed) {
-            let group = *seen.entry(set).or_insert_with(|| {
+        for (i, (set, digest)) in (0u32..).zip(images.sets.iter().zip(&images.digests)) {
+            let group = *seen.entry(Hashed(*digest, set)).or_insert_with(|| {
                 collapsed.multiplicity.push(0);
                 collapsed.representative.push(i);
                 collapsed.multiplicity.len() as u32 - 1
