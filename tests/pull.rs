@@ -358,6 +358,22 @@ fn trees_of_shpc_and_images_that_cannot_be_read_whole() {
         (&2.into(), &1.into()),
         "{latest}"
     );
+    assert!(out.contains("list entries passed over: 1 (releases (gh:) 1)"), "{out}");
+    assert_eq!(latest["list_entries_passed_over"], 1, "{latest}");
+    let gh = &latest["passed_over"][0];
+    assert!(gh["place"].as_str().is_some_and(|p| p.ends_with("c/gh/container.yaml")), "{gh}");
+    assert!(gh["reason"].as_str().is_some_and(|r| r.starts_with("gh: someone/project is a")), "{gh}");
+    // So are the lines of a plain list that are no references; the others are read.
+    std::fs::write(dir.join("plain"), format!("{address}/lab/tool:b\n{address}/Lab/NO:x\ntwo words\n"))
+        .expect("a file");
+    let mut command = stratigraph(1);
+    command.current_dir(dir).args(["rootfs", "--list", "plain", "--universe", "universe", "-o", "lines"]);
+    let (code, out, err) = run(command.args(["--plain-http", address]));
+    assert!(code == 0 && out.contains("list entries passed over: 2 (no image references 2)"), "{out}{err}");
+    assert_eq!(
+        (about("lines")["images_with_paths"].clone(), about("lines")["list_entries_passed_over"].clone()),
+        (1.into(), 2.into())
+    );
     let (code, out, err) = run_it("all", &["--all-tags"]);
     assert!(code == 3 && err.contains("lab/tool:old: ") && err.contains("schema 1"), "{code} {out}{err}");
     assert_eq!(about("all")["failures"].as_array().map(Vec::len), Some(1), "{out}{err}");

@@ -8,14 +8,14 @@ use crate::h5;
 use crate::report;
 use crate::rootfs::campaign::{Campaign, Outcome, Round};
 use crate::rootfs::layer::Limits;
-use crate::rootfs::list::{List, Tags};
+use crate::rootfs::list::{self, List, Skipped, Tags};
 use crate::rootfs::results::Results;
 use crate::rootfs::source::{
     self, Archive, Image, Layout, Platform, PlatformChoice, Registries, Source, Tree,
 };
 use crate::rootfs::{Digest, Universe};
 use anyhow::{Context as _, bail};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,13 +24,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// IMAGE is the name of an image in a registry (`HOST/REPOSITORY:TAG`, or `HOST/REPOSITORY:*` for all
 /// its tags), `oci:DIR` or `oci:DIR:NAME` (an OCI layout), `docker-archive:FILE` or
 /// `docker-archive:FILE:NAME` (an archive of `docker save`), or `rootfs:DIR` (a root file system in
-/// a directory). Without NAME, all images of the place are taken.
+/// a directory). Without NAME, all images of the place are taken. What a list names that is no image in a
+/// registry (the `gh:` releases of shpc-registry, lines that are no reference) is passed over, counted and
+/// told.
 ///
 /// Each distinct layer is read once, whichever images share it, its digests are checked, and nothing
 /// is unpacked. What was read is kept in --layers; a campaign that was stopped or killed goes on
 /// there, on any number of ranks, and the next campaign starts with it. Writes rootfs.h5 (evidence
-/// and path sets of all images) and rootfs.json (counts, and everything that failed, with the
-/// reason). The same command tries again what failed, and only that.
+/// and path sets of all images) and rootfs.json (counts, and everything that failed or was passed
+/// over, with the reason). The same command tries again what failed, and only that.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// The images
@@ -124,7 +126,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
         );
     }
     let sources = Sources::new(registries);
-    let targets = targets(args, context, &sources)?;
+    let (targets, skipped) = targets(args, context, &sources)?;
     let layers = args.layers.clone().unwrap_or_else(|| args.output.join("layers"));
     let platform = PlatformChoice { wanted: args.platform.clone(), fallback: !args.strict_platform };
     let bars = Bars::new(context);
@@ -151,7 +153,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     };
     let outcome = campaign.run(&context.world)?;
     steps.mark("campaign");
-    let code = conclude(args, context, &campaign, outcome, steps)?;
+    let code = conclude(args, context, &campaign, outcome, &skipped, steps)?;
     // All ranks end with the same code.
     let mut shared = [code as u64];
     context.world.max_u64(&mut shared);
@@ -166,6 +168,7 @@ fn conclude(
     context: &Context,
     campaign: &Campaign<'_>,
     outcome: Outcome,
+    passed_over: &[Skipped],
     mut steps: Steps,
 ) -> anyhow::Result<Code> {
     show::line(
@@ -229,6 +232,8 @@ fn conclude(
         "distinct_layers": outcome.layers,
         "toc_only": outcome.toc_only,
         "failures": outcome.failures,
+        "list_entries_passed_over": passed_over.len(),
+        "passed_over": passed_over,
     });
     // Last: a directory with this file is complete.
     report::write_json(&args.output.join("rootfs.json"), &summary)?;
@@ -242,6 +247,9 @@ fn conclude(
             show::count(results.sets.len() as u64),
         ),
     );
+    if !passed_over.is_empty() {
+        show::line(context, passed_over_text(passed_over));
+    }
     for image in results.images.iter().filter(|i| !i.notes.is_empty()) {
         show::line(context, format!("note: {}: {}", image.reference, image.notes.join("; ")));
     }
@@ -263,6 +271,16 @@ fn conclude(
     Ok(if outcome.failures.is_empty() { Code::Done } else { Code::DoneWithLosses })
 }
 
+/// How many entries of the lists were passed over, by the class of the reason.
+fn passed_over_text(passed_over: &[Skipped]) -> String {
+    let mut kinds = BTreeMap::<list::Kind, u64>::new();
+    for skipped in passed_over {
+        *kinds.entry(skipped.kind).or_default() += 1;
+    }
+    let kinds: Vec<_> = kinds.iter().map(|(kind, n)| format!("{kind} {}", show::count(*n))).collect();
+    format!("list entries passed over: {} ({})", show::count(passed_over.len() as u64), kinds.join(", "))
+}
+
 fn read_universe(path: &Path) -> anyhow::Result<Universe> {
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     let refuse = |reason: String| crate::pairs::Error::Refused(format!("{}: {reason}", path.display()));
@@ -280,22 +298,34 @@ fn read_universe(path: &Path) -> anyhow::Result<Universe> {
     Ok(universe)
 }
 
-/// All images that were asked for, each once, in the order given. The same on all ranks.
-fn targets(args: &Args, context: &Context, sources: &Sources) -> anyhow::Result<Vec<String>> {
-    let mut message = Vec::new();
+/// All images that were asked for, each once, in the order given, the same on all ranks; and, on rank 0,
+/// what the lists name that is none.
+fn targets(args: &Args, context: &Context, sources: &Sources) -> anyhow::Result<(Vec<String>, Vec<Skipped>)> {
+    let (mut message, mut passed_over) = (Vec::new(), Vec::new());
     if context.world.is_root() {
         let tags = if args.all_tags { Tags::All } else { Tags::Latest };
-        let mut named = args.images.clone();
+        let mut all = Vec::new();
+        for name in &args.images {
+            all.extend(sources.expand(name)?);
+        }
         for path in &args.list {
             let list = List::read(path, tags)?;
-            for skipped in &list.skipped {
-                eprintln!("skipped: {}: {}", skipped.place, skipped.reason);
+            passed_over.extend(list.skipped);
+            for image in list.images {
+                match sources.expand(&image.reference) {
+                    Ok(names) => all.extend(names),
+                    // One odd line must not end a campaign of thousands.
+                    Err(e @ source::Error::Unsupported { .. }) => passed_over.push(Skipped {
+                        place: image.place,
+                        kind: list::Kind::NoReference,
+                        reason: e.beside(&image.reference),
+                    }),
+                    Err(e) => return Err(e.into()),
+                }
             }
-            named.extend(list.images.into_iter().map(|image| image.reference));
         }
-        let mut all = Vec::new();
-        for name in &named {
-            all.extend(sources.expand(name)?);
+        for Skipped { place, reason, .. } in &passed_over {
+            eprintln!("skipped: {place}: {reason}");
         }
         let mut seen = std::collections::HashSet::new();
         all.retain(|target| seen.insert(target.clone()));
@@ -305,7 +335,7 @@ fn targets(args: &Args, context: &Context, sources: &Sources) -> anyhow::Result<
         message = serde_json::to_vec(&all)?;
     }
     context.world.broadcast(&mut message);
-    Ok(serde_json::from_slice(&message)?)
+    Ok((serde_json::from_slice(&message)?, passed_over))
 }
 
 /// The places that images come from, each opened once.

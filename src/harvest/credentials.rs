@@ -66,8 +66,8 @@ struct Entry {
 
 impl Credentials {
     /// Reads the given file; without one, those of the usual places that exist, in the order in
-    /// which podman looks: `$REGISTRY_AUTH_FILE`, `$XDG_RUNTIME_DIR/containers/auth.json`,
-    /// `$XDG_CONFIG_HOME/containers/auth.json`, `$DOCKER_CONFIG/config.json`,
+    /// which podman looks: `$REGISTRY_AUTH_FILE`, `$XDG_RUNTIME_DIR/containers/auth.json` (where that
+    /// variable is not set, `/run/containers/UID/auth.json`), `$XDG_CONFIG_HOME/containers/auth.json`, `$DOCKER_CONFIG/config.json`,
     /// `~/.docker/config.json`. `variable` looks up the environment.
     ///
     /// # Errors
@@ -78,7 +78,7 @@ impl Credentials {
             file.map(Path::to_owned).or_else(|| set("REGISTRY_AUTH_FILE")).into_iter().collect();
         let home = set("HOME");
         let usual = [
-            set("XDG_RUNTIME_DIR").map(|d| d.join("containers/auth.json")),
+            set("XDG_RUNTIME_DIR").map(|d| d.join("containers/auth.json")).or_else(without_runtime_dir),
             set("XDG_CONFIG_HOME")
                 .or_else(|| home.as_ref().map(|h| h.join(".config")))
                 .map(|d| d.join("containers/auth.json")),
@@ -135,6 +135,13 @@ impl Credentials {
         }
         Ok(None)
     }
+}
+
+/// Where podman and skopeo write for users without a runtime directory, such as root in a container.
+fn without_runtime_dir() -> Option<PathBuf> {
+    use std::os::unix::fs::MetadataExt;
+    let user = std::fs::metadata("/proc/self").ok()?.uid();
+    Some(PathBuf::from(format!("/run/containers/{user}/auth.json")))
 }
 
 /// One name for the names of Docker's own registry.

@@ -217,10 +217,7 @@ impl Campaign<'_> {
                 Ok(image) => journal.append(target, self.platform, &image)?,
                 Err(_) if self.stop.load(Ordering::Relaxed) => (),
                 Err(e) => {
-                    // What stands beside the image's name need not begin with it.
-                    let (told, own) = (e.to_string(), format!("{target}: "));
-                    let reason = told.strip_prefix(&own).unwrap_or(&told).to_owned();
-                    failures.push(Failure { image: target.clone(), layer: None, reason })
+                    failures.push(Failure { image: target.clone(), layer: None, reason: e.beside(target) });
                 }
             }
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
@@ -287,14 +284,15 @@ impl Campaign<'_> {
         let read = |i: usize| {
             let Distinct { layer, target } = missing[i];
             let image = images[*target].as_ref().ok_or("its image is not there")?;
-            let (source, _) = (self.open)(&self.targets[*target]).map_err(|e| e.to_string())?;
+            let name = &self.targets[*target];
+            let (source, _) = (self.open)(name).map_err(|e| e.beside(name))?;
             let tick = |bytes: u64| {
                 let done = done.fetch_add(bytes, Ordering::Relaxed) + bytes;
                 beat();
                 (self.progress)(Round::Layers, done.min(total), total);
             };
             let open = |part| {
-                let reader = source.open_layer(image, layer, part).map_err(|e| e.to_string())?;
+                let reader = source.open_layer(image, layer, part).map_err(|e| e.beside(name))?;
                 Ok::<_, String>(Watched { reader, stop: self.stop, tick })
             };
             tracing::debug!(rank, layer = %layer.digest, "reads");

@@ -3,7 +3,7 @@
 //! The Singularity Registry HPC keeps one `container.yaml` for each container: `docker:` (or `gh:`,
 //! `oras:`) names a repository, `latest:` holds one `tag: digest`, `tags:` many.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -19,11 +19,41 @@ pub struct Listed {
     pub place: String,
 }
 
-/// Something in a list that names no image that can be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Why an entry of a list is not read, in classes that are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// `gh:`, ready-made files of a release on GitHub.
+    Release,
+    /// No repository is named.
+    NoRepository,
+    /// A repository without tags.
+    NoTags,
+    /// What stands there is no image reference.
+    NoReference,
+    /// No text, or no YAML.
+    Unreadable,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Release => "releases (gh:)",
+            Self::NoRepository => "without a repository",
+            Self::NoTags => "without tags",
+            Self::NoReference => "no image references",
+            Self::Unreadable => "unreadable",
+        })
+    }
+}
+
+/// An entry of a list (a line, a container) that names no image that can be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Skipped {
-    /// File and line or field.
+    /// File, and line where there are many.
     pub place: String,
+    /// The class of the reason.
+    pub kind: Kind,
     /// Why.
     pub reason: String,
 }
@@ -91,7 +121,7 @@ impl List {
         for (number, line) in (1..).zip(bytes.split(|b| *b == b'\n')) {
             let place = format!("{}:{number}", path.display());
             let Ok(line) = std::str::from_utf8(line) else {
-                self.skipped.push(Skipped { place, reason: "is not UTF-8".into() });
+                self.skipped.push(Skipped { place, kind: Kind::Unreadable, reason: "is not UTF-8".into() });
                 continue;
             };
             let name = line.split('#').next().unwrap_or_default().trim();
@@ -99,7 +129,8 @@ impl List {
             match name {
                 "" => {}
                 name if name.contains(char::is_whitespace) => {
-                    self.skipped.push(Skipped { place, reason: format!("{name:?} is no image reference") });
+                    let reason = format!("{name:?} is no image reference");
+                    self.skipped.push(Skipped { place, kind: Kind::NoReference, reason });
                 }
                 name => self.images.push(Listed { reference: name.to_owned(), place }),
             }
@@ -108,22 +139,25 @@ impl List {
 
     fn add_container(&mut self, path: &Path, bytes: &[u8], tags: Tags) {
         let place = path.display().to_string();
-        let skip = |reason: String| Skipped { place: place.clone(), reason };
+        let skip = |kind, reason: String| Skipped { place: place.clone(), kind, reason };
         let container: Container = match std::str::from_utf8(bytes)
             .map_err(|e| e.to_string())
             .and_then(|text| serde_saphyr::from_str(text).map_err(|e| first_line(&e.to_string())))
         {
             Ok(container) => container,
-            Err(e) => return self.skipped.push(skip(format!("cannot be read: {e}"))),
+            Err(e) => return self.skipped.push(skip(Kind::Unreadable, format!("cannot be read: {e}"))),
         };
         let repository = match (&container.docker, &container.oras, &container.gh) {
             (Some(docker), _, _) => docker.strip_prefix("docker://").unwrap_or(docker),
             (None, Some(oras), _) => oras.strip_prefix("oras://").unwrap_or(oras),
             (None, None, Some(gh)) => {
                 let reason = format!("gh: {gh} is a release of ready-made files, not an image in a registry");
-                return self.skipped.push(skip(reason));
+                return self.skipped.push(skip(Kind::Release, reason));
             }
-            _ => return self.skipped.push(skip("names no repository (docker:, oras: or gh:)".into())),
+            _ => {
+                let reason = "names no repository (docker:, oras: or gh:)".into();
+                return self.skipped.push(skip(Kind::NoRepository, reason));
+            }
         };
         // `latest` first: it is what most people run.
         let mut wanted = container.latest;
@@ -131,7 +165,7 @@ impl List {
             wanted.extend(container.tags);
         }
         if wanted.is_empty() {
-            return self.skipped.push(skip("has no tags".into()));
+            return self.skipped.push(skip(Kind::NoTags, "has no tags".into()));
         }
         for (tag, digest) in wanted {
             let digest = digest.unwrap_or_default();

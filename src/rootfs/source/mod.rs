@@ -110,11 +110,10 @@ impl Default for PlatformChoice {
     }
 }
 
-/// Why an image or layer could not be had from its source.
+/// Why an image or layer could not be had from its source: place and reason.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no such image, layer, file.
-    #[error("{place}: {what} is not there")]
     Missing {
         /// The source.
         place: String,
@@ -122,7 +121,6 @@ pub enum Error {
         what: String,
     },
     /// What is there is of a kind that cannot be read: schema 1, an artifact that is no image.
-    #[error("{place}: {reason}")]
     Unsupported {
         /// The source and image.
         place: String,
@@ -130,7 +128,6 @@ pub enum Error {
         reason: String,
     },
     /// What is there is damaged or no such thing.
-    #[error("{place}: {reason}")]
     Damaged {
         /// The source and the part of it.
         place: String,
@@ -138,7 +135,6 @@ pub enum Error {
         reason: String,
     },
     /// The registry refused: not allowed, or too often asked.
-    #[error("{place}: {reason}")]
     Refused {
         /// The registry and repository.
         place: String,
@@ -146,7 +142,6 @@ pub enum Error {
         reason: String,
     },
     /// Reading failed; trying again later may help.
-    #[error("{place}: {error}")]
     Io {
         /// The source and the part of it.
         place: String,
@@ -154,6 +149,41 @@ pub enum Error {
         #[source]
         error: std::io::Error,
     },
+}
+
+impl Error {
+    /// The source, and the image or part of it: where it went wrong.
+    pub fn place(&self) -> &str {
+        match self {
+            Self::Missing { place, .. }
+            | Self::Unsupported { place, .. }
+            | Self::Damaged { place, .. }
+            | Self::Refused { place, .. }
+            | Self::Io { place, .. } => place,
+        }
+    }
+
+    /// What went wrong there, without the place.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Missing { what, .. } => format!("{what} is not there"),
+            Self::Unsupported { reason, .. }
+            | Self::Damaged { reason, .. }
+            | Self::Refused { reason, .. } => reason.clone(),
+            Self::Io { error, .. } => error.to_string(),
+        }
+    }
+
+    /// What to say beside the name of an image: the reason, after the place if that is another.
+    pub fn beside(&self, name: &str) -> String {
+        if self.place() == name { self.reason() } else { self.to_string() }
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.place(), self.reason())
+    }
 }
 
 /// The result of asking a source.
