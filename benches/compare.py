@@ -14,6 +14,7 @@ import functools
 import json
 import os
 import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -409,9 +410,9 @@ def run_peer(*arguments, watched=True):
 
 
 def measured(command, watched=True, **more):
-    """Runs a command to its end: its seconds, its peak memory in bytes, what it printed. To watch its
-    memory takes a tenth of a core, so where both cores are measured and memory is not asked for, it is
-    not `watched`; its memory is then 0."""
+    """Runs a command to its end: its seconds, its seconds of a core (`cpu`), its peak memory in bytes, what
+    it printed. To watch its memory takes a tenth of a core, so where both cores are measured and memory is
+    not asked for, it is not `watched`; its memory is then 0."""
     environment = {
         "OMPI_MCA_rmaps_base_oversubscribe": "1",
         "OMPI_MCA_hwloc_base_binding_policy": "none",
@@ -422,6 +423,7 @@ def measured(command, watched=True, **more):
         environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     # What an earlier command left to be written would be written during this one.
     os.sync()
+    used = cpu_of_children()
     begun = time.perf_counter()
     process = subprocess.Popen(
         command, env=environment, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -447,7 +449,13 @@ def measured(command, watched=True, **more):
     if process.returncode != 0:
         sys.exit(f"bench: {' '.join(command)}: exit code {process.returncode}\n{output}{errors}")
     say(f"  {seconds:8.2f} s  {peak[0] / GIB:.2f} GiB  {' '.join(command[:6])} ...")
-    return {"seconds": seconds, "memory": peak[0], "output": output}
+    return {"seconds": seconds, "cpu": cpu_of_children() - used, "memory": peak[0], "output": output}
+
+
+def cpu_of_children():
+    """Seconds of a core that all commands which have ended took, their own children included."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def family(pid):

@@ -203,9 +203,11 @@ impl Read for Blob {
         if buffer.is_empty() {
             return Ok(0);
         }
-        let registry = Arc::clone(&self.registry);
-        if !registry.block_on(self.fill()).map_err(std::io::Error::other)? {
-            return Ok(0);
+        if self.chunk.is_empty() {
+            let registry = Arc::clone(&self.registry);
+            if !registry.block_on(self.fill()).map_err(std::io::Error::other)? {
+                return Ok(0);
+            }
         }
         let n = self.chunk.len().min(buffer.len());
         buffer[..n].copy_from_slice(&self.chunk.split_to(n));

@@ -155,12 +155,10 @@ impl Registry {
             .tls_certs_merge(certificates)
             .build()
             .map_err(|e| refuse(&e))?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("registry")
-            .enable_all()
-            .build()
-            .map_err(|e| refuse(&e))?;
+        // Connections are driven by whichever thread waits for them: a thread of their own would have to
+        // be woken, and wake the reader, for every piece of a blob.
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| refuse(&e))?;
         let (counters, hosts) = Default::default();
         Ok(Self { http, credentials, settings, counters, stop, hosts, runtime })
     }
@@ -216,7 +214,7 @@ impl Registry {
         }
     }
 
-    /// Runs one wait of a stream on the client's own threads.
+    /// Runs one wait of a stream, on the calling thread. Several threads may wait at a time.
     pub(super) fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.runtime.block_on(future)
     }
