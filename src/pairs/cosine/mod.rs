@@ -39,7 +39,6 @@ use super::{Error, Job, Outcome, Plan, Shape, Tile};
 use crate::world::World;
 use best::Best;
 use bins::{Bins, Count};
-use filter::cells::Cells;
 use filter::{Ask, Bound, Cpu, Dense, Extremes, Filter, Found};
 use matrix::{Cell, Matrix, Shards};
 use results::{Merge, Results};
@@ -158,14 +157,13 @@ impl<'a> Prepared<'a> {
         // More chunks make fewer pairs doubtful and cost a little each; fine bins need them.
         let chunk = rows.dims().div_ceil(if bins.len() > 64 { 2 } else { 1 }).min(MOST_CHUNK);
         let bound = Bound::of(&rows, chunk);
-        let cells = Cells::new(&bins, &bound);
         let edge = options.tile_edge.unwrap_or_else(|| tile_edge(n));
         let matrix = matrix_of(&options, groups)?;
         let edge = if matrix.is_some() { Matrix::tile_edge(n, edge) } else { edge };
         let plan = Plan::new(n, edge, edge, Shape::Triangle);
         let top_k = options.top_k.min(rows.len().saturating_sub(1));
         let options = Options { top_k, ..options };
-        let filter = Box::new(Dense::new(options.cpu, bound, cells));
+        let filter = Box::new(Dense::new(options.cpu, &rows, &bins, bound));
         Ok(Self { rows, groups, weights, weighted, bins, plan, options, matrix, filter, bound })
     }
 

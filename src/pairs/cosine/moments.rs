@@ -11,6 +11,8 @@
 //! not depend on ranks, threads or CPU; no term is fused. Its relative error is about n 2^-53. The
 //! price is n d (d + 1) operations, next to nothing beside the pairs.
 
+#[cfg(target_arch = "x86_64")]
+use super::filter::Cpu;
 use super::rows::Rows;
 use rayon::prelude::*;
 
@@ -90,9 +92,12 @@ pub fn pair_sums(rows: &Rows<'_>, weight: impl Fn(usize) -> u64 + Sync) -> PairS
 
 fn add_rows(sums: &mut Sums, x: &[f64], weights: &[f64; TOGETHER]) {
     #[cfg(target_arch = "x86_64")]
-    if super::filter::Cpu::best() == super::filter::Cpu::Avx512 {
+    match Cpu::best() {
         // SAFETY: the CPU has AVX-512 F.
-        return unsafe { add_rows_avx512(sums, x, weights) };
+        Cpu::Avx512 => return unsafe { add_rows_avx512(sums, x, weights) },
+        // SAFETY: the CPU has AVX2.
+        Cpu::Avx2Int16 | Cpu::Avx2 => return unsafe { add_rows_avx2(sums, x, weights) },
+        Cpu::Portable => (),
     }
     add_rows_anywhere(sums, x, weights);
 }
@@ -102,6 +107,14 @@ fn add_rows(sums: &mut Sums, x: &[f64], weights: &[f64; TOGETHER]) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 unsafe fn add_rows_avx512(sums: &mut Sums, x: &[f64], weights: &[f64; TOGETHER]) {
+    add_rows_anywhere(sums, x, weights);
+}
+
+/// # Safety
+/// The CPU has AVX2.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn add_rows_avx2(sums: &mut Sums, x: &[f64], weights: &[f64; TOGETHER]) {
     add_rows_anywhere(sums, x, weights);
 }
 

@@ -1,10 +1,13 @@
-//! The kernel for AVX2 and FMA.
+//! The kernels for AVX2 and FMA: f32, and pairs of 16-bit integers.
 //!
 //! A micro-tile of 24 x 16 scores is computed six rows at a time: 6 x 16 scores in twelve registers,
 //! which leaves four of the sixteen for the operands. A coordinate costs 12 fused multiply-adds,
 //! 2 loads and 6 broadcasts. Panel `b` (16 x d x 4 bytes, 19 KB for d = 300) stays in the first-level
 //! cache while all rows i of a strip go by; those (6 x 4 bytes a coordinate) come from the second. The
 //! cells of the micro-tile before are counted between the multiplications, by units that wait there.
+//!
+//! Integers go two coordinates to a word of 32 bits: 12 multiplications of pairs and 12 additions take
+//! two coordinates on, with the same loads and broadcasts, and with panels half as large.
 
 // Loops over the registers go by constant numbers: through an iterator the compiler keeps the array
 // in memory.
@@ -12,70 +15,132 @@
 
 use super::cells::{Cells, Judge};
 use super::pack::{PAIRS, Shape};
-use super::tally::{Masks, Pending, Scores, Tally, VECTOR, VECTORS, Verdict};
+use super::tally::{Masks, Pending, Scores, TABLES, Tally, VECTOR, VECTORS, Verdict};
 use std::arch::x86_64::*;
 
 const NR: usize = Shape::TALL.columns;
 const ROWS: usize = Shape::TALL.together;
 const LANES: usize = 8;
-/// Pairs counted at a time; a row of a micro-tile of any shape is a multiple of it.
-pub(super) const BATCH: usize = 8;
+/// Pairs counted at a time, each in a table of its own; a row of a micro-tile of any shape is a
+/// multiple of it.
+pub(super) const BATCH: usize = TABLES;
+
+/// Words of a panel `b` that stays in a first-level cache of 32 KB.
+const NEAR: usize = (24 << 10) / 4;
 
 type Sums = [[__m256; 2]; ROWS];
 
+/// Lines of integers, two coordinates each. In assembly, because the compiler adds up the products
+/// of several lines first, for which there are no registers.
+macro_rules! lines {
+    (@row $k:literal, $r:literal, $sum0:literal, $sum1:literal) => {
+        concat!(
+            "vpbroadcastd ymm14, dword ptr [{a} + 24*", $k, " + 4*", $r, "]\n",
+            "vpmaddwd ymm15, ymm14, ymm12\n",
+            "vpaddd ymm", $sum0, ", ymm", $sum0, ", ymm15\n",
+            "vpmaddwd ymm14, ymm14, ymm13\n",
+            "vpaddd ymm", $sum1, ", ymm", $sum1, ", ymm14\n",
+        )
+    };
+    (@line $k:literal) => {
+        concat!(
+            "vmovdqu ymm12, ymmword ptr [{b} + 64*", $k, "]\n",
+            "vmovdqu ymm13, ymmword ptr [{b} + 64*", $k, " + 32]\n",
+            lines!(@row $k, 0, 0, 1), lines!(@row $k, 1, 2, 3), lines!(@row $k, 2, 4, 5),
+            lines!(@row $k, 3, 6, 7), lines!(@row $k, 4, 8, 9), lines!(@row $k, 5, 10, 11),
+        )
+    };
+    ($a:expr, $b:expr, $sums:expr, $($k:literal),+) => {
+        std::arch::asm!(
+            concat!($(lines!(@line $k)),+),
+            a = in(reg) $a, b = in(reg) $b,
+            inout("ymm0") $sums[0][0], inout("ymm1") $sums[0][1],
+            inout("ymm2") $sums[1][0], inout("ymm3") $sums[1][1],
+            inout("ymm4") $sums[2][0], inout("ymm5") $sums[2][1],
+            inout("ymm6") $sums[3][0], inout("ymm7") $sums[3][1],
+            inout("ymm8") $sums[4][0], inout("ymm9") $sums[4][1],
+            inout("ymm10") $sums[5][0], inout("ymm11") $sums[5][1],
+            out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
+            options(pure, readonly, nostack, preserves_flags),
+        )
+    };
+}
+
 /// Scores of one micro-tile: panels `a` of 4 x 6 rows against panel `b` of 16 rows, and counts
-/// `pending` on the way.
+/// `pending` on the way. A word is an f32; with `unit` a pair of integers, whose sums are multiplied
+/// by it, chunk by chunk.
 ///
 /// # Safety
-/// The CPU has AVX2 and FMA. `a` holds `24 * dims` values, `b` holds `16 * dims`. Every cell in
+/// The CPU has AVX2 and FMA. `a` holds 24 words a line, `b` as many lines of 16. Every cell in
 /// `pending` is below `tally.stride`, and `tally.weights`, if any, has rows up to
 /// `pending.at[0] + 24` and `pending.at[1] + 16`.
 #[target_feature(enable = "avx2,fma")]
-pub unsafe fn scores<const WEIGHTED: bool>(
-    a: &[f32],
-    b: &[f32],
+pub unsafe fn scores<const WEIGHTED: bool, const INTEGERS: bool>(
+    a: &[u32],
+    b: &[u32],
     chunk: usize,
+    unit: f32,
     scores: &mut Scores,
     pending: Option<&Pending>,
     tally: &mut Tally<'_>,
 ) {
-    let dims = b.len() / NR;
-    debug_assert!(a.len() == dims * Shape::TALL.rows);
+    let lines = b.len() / NR;
+    debug_assert!(a.len() == lines * Shape::TALL.rows);
     let mut counted = pending.map_or(PAIRS, |_| 0);
-    for first in (0..dims).step_by(chunk) {
-        let here = chunk.min(dims - first);
-        for six in 0..Shape::TALL.rows / ROWS {
-            let mut sums: Sums = [[_mm256_setzero_ps(); 2]; ROWS];
-            // SAFETY: coordinates first .. first + here <= dims of the panels; rows of the six lie
-            // inside the micro-tile; counting stops after the last pair; the rest is this
-            // function's contract.
-            unsafe {
-                let mut a = a.as_ptr().add((six * dims + first) * ROWS);
-                let mut b = b.as_ptr().add(first * NR);
-                for _ in 0..here / 4 {
+    let (chunks, sixes) = (lines.div_ceil(chunk), Shape::TALL.rows / ROWS);
+    // Panel `a` is read from one end to the other, unless `b` is so large that its chunks have to be
+    // used by all rows while they are near.
+    let straight = b.len() <= NEAR;
+    for turn in 0..chunks * sixes {
+        let (six, first) =
+            if straight { (turn / chunks, turn % chunks) } else { (turn % sixes, turn / sixes) };
+        let first = first * chunk;
+        let here = chunk.min(lines - first);
+        let mut sums: Sums = [[_mm256_setzero_ps(); 2]; ROWS];
+        // SAFETY: lines first .. first + here <= lines of the panels; rows of the six lie
+        // inside the micro-tile; counting stops after the last pair; the rest is this
+        // function's contract.
+        unsafe {
+            let mut a = a.as_ptr().add((six * lines + first) * ROWS);
+            let mut b = b.as_ptr().add(first * NR);
+            for _ in 0..here / 4 {
+                if INTEGERS {
+                    lines!(a, b, sums, 0, 1, 2, 3);
+                } else {
                     for k in 0..4 {
                         step(a.add(k * ROWS), b.add(k * NR), &mut sums);
                     }
-                    (a, b) = (a.add(4 * ROWS), b.add(4 * NR));
-                    if counted < PAIRS
-                        && let Some(pending) = pending
-                    {
-                        count::<WEIGHTED, NR>(pending, counted, tally);
-                        counted += BATCH;
-                    }
                 }
-                for _ in 0..here % 4 {
+                (a, b) = (a.add(4 * ROWS), b.add(4 * NR));
+                if counted < PAIRS
+                    && let Some(pending) = pending
+                {
+                    count::<WEIGHTED, NR>(pending, counted, tally);
+                    counted += BATCH;
+                }
+            }
+            for _ in 0..here % 4 {
+                if INTEGERS {
+                    lines!(a, b, sums, 0);
+                } else {
                     step(a, b, &mut sums);
-                    (a, b) = (a.add(ROWS), b.add(NR));
                 }
-                let out = scores.0.as_mut_ptr().add(six * ROWS * NR);
-                for r in 0..ROWS {
-                    for c in 0..2 {
-                        let out = out.add(r * NR + c * LANES);
-                        let sum = sums[r][c];
-                        let sum = if first == 0 { sum } else { _mm256_add_ps(_mm256_load_ps(out), sum) };
-                        _mm256_store_ps(out, sum);
-                    }
+                (a, b) = (a.add(ROWS), b.add(NR));
+            }
+            let out = scores.0.as_mut_ptr().add(six * ROWS * NR);
+            for r in 0..ROWS {
+                for c in 0..2 {
+                    let out = out.add(r * NR + c * LANES);
+                    let sum = if INTEGERS {
+                        _mm256_mul_ps(
+                            _mm256_cvtepi32_ps(_mm256_castps_si256(sums[r][c])),
+                            _mm256_set1_ps(unit),
+                        )
+                    } else {
+                        sums[r][c]
+                    };
+                    let sum = if first == 0 { sum } else { _mm256_add_ps(_mm256_load_ps(out), sum) };
+                    _mm256_store_ps(out, sum);
                 }
             }
         }
@@ -88,16 +153,16 @@ pub unsafe fn scores<const WEIGHTED: bool>(
 /// One coordinate.
 ///
 /// # Safety
-/// The CPU has AVX2 and FMA; `a` points to [`ROWS`] values and `b` to [`NR`].
+/// The CPU has AVX2 and FMA; `a` points to [`ROWS`] words and `b` to [`NR`].
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn step(a: *const f32, b: *const f32, sums: &mut Sums) {
+unsafe fn step(a: *const u32, b: *const u32, sums: &mut Sums) {
     // SAFETY: see above.
     unsafe {
-        let b0 = _mm256_loadu_ps(b);
-        let b1 = _mm256_loadu_ps(b.add(LANES));
+        let b0 = _mm256_loadu_ps(b.cast());
+        let b1 = _mm256_loadu_ps(b.add(LANES).cast());
         for r in 0..ROWS {
-            let a = _mm256_broadcast_ss(&*a.add(r));
+            let a = _mm256_broadcast_ss(&*a.add(r).cast());
             sums[r][0] = _mm256_fmadd_ps(a, b0, sums[r][0]);
             sums[r][1] = _mm256_fmadd_ps(a, b1, sums[r][1]);
         }
@@ -119,11 +184,9 @@ pub(super) unsafe fn count<const WEIGHTED: bool, const COLUMNS: usize>(
     unsafe {
         let cells = pending.cells.as_ptr().add(from);
         if !WEIGHTED {
-            let table = tally.plain.as_mut_ptr();
-            let second = table.add(tally.stride);
-            for pair in 0..BATCH / 2 {
-                *table.add(usize::from(*cells.add(2 * pair))) += 1;
-                *second.add(usize::from(*cells.add(2 * pair + 1))) += 1;
+            for pair in 0..BATCH {
+                let table = tally.plain.as_mut_ptr().add(pair * tally.stride);
+                *table.add(usize::from(*cells.add(pair))) += 1;
             }
         } else if let Some(weights) = tally.weights {
             let row = weights.as_ptr().add(pending.at[0] as usize + from / COLUMNS);

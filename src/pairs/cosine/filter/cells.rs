@@ -117,8 +117,9 @@ impl Cells {
         match &self.judge {
             Judge::Grid { scale, offset, limit } => {
                 let x = score * scale + offset;
-                let nearest = x.round_ties_even();
-                ((x - nearest).abs() <= *limit).then_some(nearest as u16)
+                // Ties are in doubt, however they are rounded; x is above -1/2.
+                let nearest = (x + 0.5) as i32;
+                ((x - nearest as f32).abs() <= *limit).then_some(nearest as u16)
             }
             Judge::List { boundaries, margin } => {
                 let cell = boundaries.partition_point(|b| *b <= score);
@@ -136,7 +137,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn bound(error: f64) -> Bound {
-        Bound { chunk: 1, error, largest: 1.0 + error }
+        Bound { chunk: 1, error, largest: 1.0 + error, square: 1.0 }
     }
 
     fn tenths() -> Vec<f64> {

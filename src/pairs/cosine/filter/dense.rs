@@ -1,10 +1,13 @@
-//! Every pair scored in f32.
+//! Every pair scored, in f32 or first in integers.
 
 use super::cells::Cells;
-use super::pack::{MOST_COLUMNS, MOST_ROWS, Shape, pack};
+use super::coarse::{Coarse, dot};
+use super::pack::{MOST_COLUMNS, MOST_ROWS, Shape, pack, pack_integers};
 use super::tally::{Masks, Pending, Scores, Tally, VECTOR, VECTORS, Verdict};
 use super::{Ask, Bound, Cpu, Filter, Found};
 use crate::pairs::Tile;
+use crate::pairs::cosine::bins::Bins;
+use crate::pairs::cosine::rows::Rows;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -13,9 +16,9 @@ use std::sync::{Mutex, PoisonError};
 /// while all panels of rows j go by.
 const STRIP: usize = 256 << 10;
 
-/// Rows i that are packed at a time: whole micro-tiles of any shape.
-fn strip(dims: usize) -> u32 {
-    (STRIP / (4 * dims) / MOST_ROWS * MOST_ROWS).clamp(MOST_ROWS, 10 * MOST_ROWS) as u32
+/// Rows i that are packed at a time, of so many words each: whole micro-tiles of any shape.
+fn strip(words: usize) -> u32 {
+    (STRIP / (4 * words) / MOST_ROWS * MOST_ROWS).clamp(MOST_ROWS, 10 * MOST_ROWS) as u32
 }
 
 /// The dense filter: 2d operations a pair at nearly the multiply-add rate of the CPU.
@@ -26,40 +29,62 @@ pub struct Dense {
     cpu: Cpu,
     bound: Bound,
     cells: Cells,
+    /// The first look, where integers pay.
+    coarse: Option<Coarse>,
     /// Memory for the packed rows j, kept from tile to tile.
-    packed: Mutex<Vec<f32>>,
+    packed: Mutex<Vec<u32>>,
 }
 
 impl Dense {
-    /// A filter with this bound (of the rows it will be asked about) and these cells.
-    pub fn new(cpu: Cpu, bound: Bound, cells: Cells) -> Self {
-        Self { cpu, bound, cells, packed: Mutex::default() }
+    /// A filter for these rows and bins.
+    pub fn new(cpu: Cpu, rows: &Rows<'_>, bins: &Bins, bound: Bound) -> Self {
+        let coarse = (cpu == Cpu::Avx2Int16).then(|| Coarse::of(rows, bins, &bound)).flatten();
+        Self { cpu, bound, cells: Cells::new(bins, &bound), coarse, packed: Mutex::default() }
+    }
+
+    /// Words of a row in a panel.
+    fn lines(&self, dims: usize) -> usize {
+        if self.coarse.is_some() { dims.div_ceil(2) } else { dims }
+    }
+
+    /// The cells that the kernel counts in.
+    fn cells_of_kernel(&self) -> &Cells {
+        self.coarse.as_ref().map_or(&self.cells, |coarse| &coarse.cells)
+    }
+
+    fn pack(&self, rows: &Rows<'_>, range: Range<u32>, width: usize, into: &mut [u32]) {
+        match &self.coarse {
+            Some(coarse) => pack_integers(rows, range, width, coarse.scale, into),
+            None => pack(rows, range, width, bytemuck::cast_slice_mut(into)),
+        }
     }
 }
 
 impl Filter for Dense {
     fn tile(&self, tile: &Tile, ask: &Ask<'_>, found: &mut Found) {
-        let (dims, Shape { columns: nr, together, .. }) = (ask.rows.dims(), self.cpu.shape());
-        let strip = strip(dims);
+        let Shape { columns: nr, together, .. } = self.cpu.shape();
+        let lines = self.lines(ask.rows.dims());
+        // Pairs that integers leave open want the rows themselves near, too.
+        let strip = strip(lines + if self.coarse.is_some() { ask.rows.dims() / 2 } else { 0 });
         let columns = tile.columns.start.max(tile.rows.start)..tile.columns.end;
         if columns.is_empty() {
             return;
         }
         let mut packed = std::mem::take(&mut *self.packed.lock().unwrap_or_else(PoisonError::into_inner));
-        packed.resize(columns.len().div_ceil(nr) * nr * dims, 0.0);
+        packed.resize(columns.len().div_ceil(nr) * nr * lines, 0);
         let panels = 16 * MOST_COLUMNS / nr;
-        packed.par_chunks_mut(panels * nr * dims).enumerate().for_each(|(c, chunk)| {
+        packed.par_chunks_mut(panels * nr * lines).enumerate().for_each(|(c, chunk)| {
             let first = columns.start + (c * panels * nr) as u32;
-            pack(&ask.rows, first..columns.end, nr, chunk);
+            self.pack(&ask.rows, first..columns.end, nr, chunk);
         });
         let strips: Vec<_> = tile.rows.clone().step_by(strip as usize).collect();
         let parts: Vec<Found> = strips
             .into_par_iter()
             .map_init(
-                || vec![0.0f32; strip as usize * dims],
+                || vec![0u32; strip as usize * lines],
                 |packed_rows, first| {
                     let rows = first..(first + strip).min(tile.rows.end);
-                    pack(&ask.rows, rows.clone(), together, packed_rows);
+                    self.pack(&ask.rows, rows.clone(), together, packed_rows);
                     let mut strip = Strip::new(self, ask, columns.clone());
                     strip.run(rows, packed_rows, &packed);
                     strip.finish()
@@ -82,13 +107,28 @@ struct Strip<'a> {
     waiting: bool,
     masks: Masks,
     tally: Tally<'a>,
+    open: Vec<Open>,
+    /// Rows j of the panel that have been asked for.
+    asked: u64,
     found: Found,
+}
+
+/// Pairs that are worth to be looked at again together: their rows are on their way meanwhile.
+const OPEN: usize = 64;
+
+/// A pair that the kernel has not settled.
+struct Open {
+    pair: [u32; 2],
+    score: f32,
+    doubt: bool,
+    wanted: bool,
 }
 
 impl<'a> Strip<'a> {
     fn new(filter: &'a Dense, ask: &'a Ask<'a>, columns: Range<u32>) -> Self {
         let shape = filter.cpu.shape();
-        let pending = || Pending::new(&filter.cells, shape.columns);
+        let cells = filter.cells_of_kernel();
+        let pending = || Pending::new(cells, shape.columns);
         Self {
             filter,
             ask,
@@ -98,21 +138,25 @@ impl<'a> Strip<'a> {
             pending: [pending(), pending()],
             waiting: false,
             masks: Masks::default(),
-            tally: Tally::new(&filter.cells, ask.weights),
+            tally: Tally::new(cells, ask.weights),
+            open: Vec::new(),
+            asked: 0,
             found: Found::new(ask.bins),
         }
     }
 
-    fn run(&mut self, rows: Range<u32>, packed_rows: &[f32], packed: &[f32]) {
-        let (dims, Shape { rows: mr, columns: nr, .. }) = (self.ask.rows.dims(), self.shape);
-        for (p, panel) in packed.chunks_exact(nr * dims).enumerate() {
+    fn run(&mut self, rows: Range<u32>, packed_rows: &[u32], packed: &[u32]) {
+        let (lines, Shape { rows: mr, columns: nr, .. }) =
+            (self.filter.lines(self.ask.rows.dims()), self.shape);
+        for (p, panel) in packed.chunks_exact(nr * lines).enumerate() {
             let j = self.columns.start + (p * nr) as u32;
+            self.asked = 0;
             let last = (j + nr as u32).min(self.columns.end) - 1;
             let mut column_from = [f32::INFINITY; MOST_COLUMNS];
             if let Some(best) = self.ask.best {
-                (j..=last).zip(&mut column_from).for_each(|(j, from)| *from = best.from(j));
+                (j..=last).zip(&mut column_from).for_each(|(j, from)| *from = self.reach(best.from(j)));
             }
-            for (q, panel_rows) in packed_rows.chunks_exact(mr * dims).enumerate() {
+            for (q, panel_rows) in packed_rows.chunks_exact(mr * lines).enumerate() {
                 let i = rows.start + (q * mr) as u32;
                 if i >= rows.end || i >= last {
                     break; // no pair i < j from here on
@@ -127,49 +171,69 @@ impl<'a> Strip<'a> {
     fn micro_tile(
         &mut self,
         at: [u32; 2],
-        a: &[f32],
-        b: &[f32],
+        a: &[u32],
+        b: &[u32],
         valid: Option<&[u16; VECTORS]>,
         column_from: &[f32; MOST_COLUMNS],
     ) {
         let extremes = self.ask.extremes;
-        let all_from = extremes.high_from().min(self.ask.min.map_or(f32::INFINITY, |min| self.reach(min)));
+        let all_from = self.reach(extremes.high_from().min(self.listed_from()));
         let row_from = match self.ask.best {
             None => [all_from; MOST_ROWS],
             Some(best) => std::array::from_fn(|r| {
                 let i = at[0] + r as u32;
-                if (i as usize) < self.ask.rows.len() { all_from.min(best.from(i)) } else { f32::INFINITY }
+                let there = (i as usize) < self.ask.rows.len();
+                if there { all_from.min(self.reach(best.from(i))) } else { f32::INFINITY }
             }),
         };
-        let verdict = Verdict { valid, row_from, column_from, below: extremes.low_from() };
+        let low = extremes.low_from();
+        let Dense { cpu, bound, cells, coarse, .. } = self.filter;
+        let below = coarse.as_ref().map_or(low, |coarse| coarse.below(low));
+        let verdict = Verdict { valid, row_from, column_from, below };
         let [before, now] = &mut self.pending;
         now.at = at;
         let before = self.waiting.then_some(&*before);
-        let Dense { cpu, bound, cells, .. } = self.filter;
         let (scores, masks, tally) = (&mut self.scores, &mut self.masks, &mut self.tally);
-        let look = match cpu {
+        let look = match (cpu, coarse) {
             // SAFETY: `Cpu::all` lists this kernel only where the CPU has what it needs; panels are
             // whole; cells are those of this tally's table, and the weights are padded.
             #[cfg(target_arch = "x86_64")]
-            Cpu::Avx512 => unsafe {
+            (Cpu::Avx512, _) => unsafe {
+                let (a, b) = (bytemuck::cast_slice(a), bytemuck::cast_slice(b));
                 match self.ask.weights {
                     None => super::avx512::scores::<false>(a, b, bound.chunk, scores, before, tally),
                     Some(_) => super::avx512::scores::<true>(a, b, bound.chunk, scores, before, tally),
                 }
                 super::avx512::judge(scores, cells, &verdict, now, masks)
             },
+            // SAFETY: as above; with `coarse` the panels are integers whose sums fit.
+            #[cfg(target_arch = "x86_64")]
+            (Cpu::Avx2Int16, Some(Coarse { chunk, unit, cells, .. })) => unsafe {
+                let scores_of = match self.ask.weights {
+                    None => super::avx2::scores::<false, true>,
+                    Some(_) => super::avx2::scores::<true, true>,
+                };
+                scores_of(a, b, *chunk, *unit, scores, before, tally);
+                super::avx2::judge(scores, cells, &verdict, now, masks)
+            },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Cpu::Avx2 => unsafe {
-                match self.ask.weights {
-                    None => super::avx2::scores::<false>(a, b, bound.chunk, scores, before, tally),
-                    Some(_) => super::avx2::scores::<true>(a, b, bound.chunk, scores, before, tally),
-                }
+            (Cpu::Avx2Int16 | Cpu::Avx2, _) => unsafe {
+                let scores_of = match self.ask.weights {
+                    None => super::avx2::scores::<false, false>,
+                    Some(_) => super::avx2::scores::<true, false>,
+                };
+                scores_of(a, b, bound.chunk, 1.0, scores, before, tally);
                 super::avx2::judge(scores, cells, &verdict, now, masks)
             },
             _ => {
                 before.into_iter().for_each(|before| tally.count(before, 0));
-                super::portable::scores(a, b, bound.chunk, scores);
+                super::portable::scores(
+                    bytemuck::cast_slice(a),
+                    bytemuck::cast_slice(b),
+                    bound.chunk,
+                    scores,
+                );
                 super::portable::judge(scores, cells, &verdict, now, masks);
                 true
             }
@@ -181,49 +245,98 @@ impl<'a> Strip<'a> {
         }
     }
 
-    /// A score in f32 from here on may be one in f64 from `min` on.
-    fn reach(&self, min: f64) -> f32 {
-        ((min - self.filter.bound.error) as f32).next_down()
+    /// A score in f32 from here on may be one in f64 that is listed.
+    fn listed_from(&self) -> f32 {
+        let from = |min| ((min - self.filter.bound.error) as f32).next_down();
+        self.ask.min.map_or(f32::INFINITY, from)
     }
 
-    /// Hands over the pairs that the masks point at.
+    /// A score of the kernel from here on may be one in f32 from `from` on.
+    fn reach(&self, from: f32) -> f32 {
+        self.filter.coarse.as_ref().map_or(from, |coarse| coarse.from(from))
+    }
+
+    /// Collects the pairs that the masks point at.
     fn attend(&mut self, at: [u32; 2]) {
         let nr = self.shape.columns;
-        let reach = self.ask.min.map_or(f32::INFINITY, |min| self.reach(min));
+        if self.open.len() >= OPEN || self.filter.coarse.is_none() {
+            self.settle_open();
+        }
         for v in 0..VECTORS {
             let mut bits = self.masks.doubt[v] | self.masks.wanted[v];
             while bits != 0 {
                 let lane = bits.trailing_zeros() as usize;
                 bits &= bits - 1;
                 let p = v * VECTOR + lane;
-                let (i, j) = (at[0] + (p / nr) as u32, at[1] + (p % nr) as u32);
-                let score = self.scores.0[p];
-                let doubt = self.masks.doubt[v] >> lane & 1 != 0;
-                if doubt {
-                    self.found.doubtful.push([i, j]);
+                let pair = [at[0] + (p / nr) as u32, at[1] + (p % nr) as u32];
+                let open = Open {
+                    pair,
+                    score: self.scores.0[p],
+                    doubt: self.masks.doubt[v] >> lane & 1 != 0,
+                    wanted: self.masks.wanted[v] >> lane & 1 != 0,
+                };
+                let column = 1 << (p % nr);
+                if self.filter.coarse.is_some() && self.asked & column == 0 {
+                    self.asked |= column;
+                    prefetch(self.ask.rows.row(pair[1] as usize));
                 }
-                if self.masks.wanted[v] >> lane & 1 == 0 {
-                    continue;
-                }
-                if self.ask.extremes.meets(score) && !doubt {
-                    self.found.extreme.push([i, j]);
-                }
-                if score >= reach || self.ask.best.is_some_and(|b| score >= b.from(i) || score >= b.from(j)) {
-                    self.found.near.push((i, j, score));
-                }
+                self.open.push(open);
             }
         }
-        self.found.settle_some(self.ask);
+    }
+
+    /// Takes open pairs a step further: from integers to f32, and hands over those that f32 cannot
+    /// settle. Their rows come from far, so this happens some micro-tiles after they were found.
+    fn settle_open(&mut self) {
+        let (ask, filter) = (self.ask, self.filter);
+        let listed_from = self.listed_from();
+        for Open { pair: [i, j], mut score, mut doubt, wanted } in self.open.drain(..) {
+            if filter.coarse.is_some() {
+                score = dot(ask.rows.row(i as usize), ask.rows.row(j as usize));
+                if doubt && let Some(cell) = filter.cells.cell(score) {
+                    doubt = false;
+                    let bin = usize::from(filter.cells.bins[usize::from(cell)]);
+                    self.found.count(ask, bin, [i, j]);
+                }
+            }
+            if doubt {
+                self.found.doubtful.push([i, j]);
+            }
+            if !wanted {
+                continue;
+            }
+            if ask.extremes.meets(score) && !doubt {
+                self.found.extreme.push([i, j]);
+            }
+            if score >= listed_from || ask.best.is_some_and(|b| score >= b.from(i) || score >= b.from(j)) {
+                self.found.near.push((i, j, score));
+            }
+        }
+        self.found.settle_some(ask);
     }
 
     fn finish(mut self) -> Found {
         if self.waiting {
             self.tally.count(&self.pending[0], 0);
         }
-        self.tally.drain(&self.filter.cells, &mut self.found.counts);
+        self.settle_open();
+        self.tally.drain(self.filter.cells_of_kernel(), &mut self.found.counts);
         self.found.settle(self.ask);
         self.found
     }
+}
+
+/// Asks for a row to be brought to the second-level cache.
+#[inline]
+fn prefetch(row: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in row.chunks(64 / 4) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a hint about memory that is there.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = row;
 }
 
 /// Which scores of a micro-tile are pairs: i < j, and both there.

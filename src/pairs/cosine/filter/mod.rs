@@ -4,7 +4,8 @@
 //! counts of the bins, and hands over the pairs that it leaves in doubt ([`Found::doubtful`]), that
 //! may be the least or the most alike ([`Found::extreme`]), and that may be among the neighbours or
 //! over the threshold ([`Found::near`]). [`Found::settle`] scores those in f64. So a filter decides
-//! how long a run takes and nothing else. [`Dense`] scores every pair in f32.
+//! how long a run takes and nothing else. [`Dense`] scores every pair in f32; or
+//! in 16-bit integers ([`coarse`]), and in f32 what those leave open.
 //!
 //! [`bound`](Bound) has the proof, [`cells`] the way from scores to bins, one file each kernel has
 //! its instructions: `portable` is the definition.
@@ -15,6 +16,7 @@ mod avx2;
 mod avx512;
 mod bound;
 pub mod cells;
+mod coarse;
 mod dense;
 pub mod pack;
 mod portable;
@@ -35,15 +37,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub enum Cpu {
     /// AVX-512 F, DQ, BW and VL.
     Avx512,
-    /// AVX2 and FMA.
+    /// AVX2 and FMA, first with 16-bit integers: twice the rate of f32.
+    Avx2Int16,
+    /// AVX2 and FMA, in f32 throughout.
     Avx2,
     /// Whatever the compiler makes of plain Rust.
     Portable,
 }
 
 impl Cpu {
-    /// The best kernel of this CPU; `STRATIGRAPH_KERNEL` (`avx512`, `avx2`, `portable`) can ask for a
-    /// lesser one. No result depends on it.
+    /// The best kernel of this CPU; `STRATIGRAPH_KERNEL` (`avx512`, `avx2-int16`, `avx2`,
+    /// `portable`) can ask for a lesser one. No result depends on it.
     pub fn best() -> Self {
         static BEST: std::sync::LazyLock<Cpu> = std::sync::LazyLock::new(|| {
             let asked = std::env::var("STRATIGRAPH_KERNEL").unwrap_or_default();
@@ -64,7 +68,7 @@ impl Cpu {
                 all.push(Self::Avx512);
             }
             if has!("avx2") && has!("fma") {
-                all.push(Self::Avx2);
+                all.extend([Self::Avx2Int16, Self::Avx2]);
             }
         }
         all.push(Self::Portable);
@@ -74,7 +78,7 @@ impl Cpu {
     /// The micro-tile of its kernel.
     pub fn shape(self) -> pack::Shape {
         match self {
-            Self::Avx2 => pack::Shape::TALL,
+            Self::Avx2Int16 | Self::Avx2 => pack::Shape::TALL,
             Self::Avx512 | Self::Portable => pack::Shape::WIDE,
         }
     }
@@ -83,6 +87,7 @@ impl Cpu {
     pub fn name(self) -> &'static str {
         match self {
             Self::Avx512 => "avx512",
+            Self::Avx2Int16 => "avx2-int16",
             Self::Avx2 => "avx2",
             Self::Portable => "portable",
         }
@@ -172,11 +177,7 @@ impl Found {
         let Self { counts, range, edges, doubtful, extreme, near, rechecked } = self;
         let mut widen = |score: f64| *range = (range.0.min(score), range.1.max(score));
         exact::score_all(&ask.rows, doubtful, |at, score| {
-            let [i, j] = doubtful[at].map(|i| i as usize);
-            let count = &mut counts[ask.bins.bin(score)];
-            for w in 0..4 {
-                count[w] += ask.weights.map_or(1, |weights| weights[i][w] * weights[j][w]);
-            }
+            count(&mut counts[ask.bins.bin(score)], ask, doubtful[at]);
             widen(score);
         });
         exact::score_all(&ask.rows, extreme, |_, score| widen(score));
@@ -199,6 +200,11 @@ impl Found {
         near.clear();
     }
 
+    /// Counts a pair whose bin is known.
+    pub fn count(&mut self, ask: &Ask<'_>, bin: usize, pair: [u32; 2]) {
+        count(&mut self.counts[bin], ask, pair);
+    }
+
     /// Adds what another part found. Both are settled.
     pub fn merge(&mut self, other: &Self) {
         for (count, more) in self.counts.iter_mut().zip(&other.counts) {
@@ -207,6 +213,18 @@ impl Found {
         self.range = (self.range.0.min(other.range.0), self.range.1.max(other.range.1));
         self.edges.extend_from_slice(&other.edges);
         self.rechecked += other.rechecked;
+    }
+}
+
+#[inline]
+fn count(counts: &mut Count, ask: &Ask<'_>, pair: [u32; 2]) {
+    let [i, j] = pair.map(|i| i as usize);
+    match ask.weights {
+        None => counts.iter_mut().for_each(|count| *count += 1),
+        Some(weights) => {
+            let products = weights[i].iter().zip(&weights[j]).map(|(i, j)| i * j);
+            counts.iter_mut().zip(products).for_each(|(count, product)| *count += product);
+        }
     }
 }
 

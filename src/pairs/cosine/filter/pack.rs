@@ -1,6 +1,8 @@
 //! Rows rearranged for the kernels: panels of a fixed number of rows, coordinate by coordinate.
 
 use super::super::rows::Rows;
+#[cfg(target_arch = "x86_64")]
+use super::Cpu;
 use std::ops::Range;
 
 /// Pairs in a micro-tile, whatever its shape.
@@ -31,49 +33,135 @@ impl Shape {
 /// Packs rows into panels of `width`: `panel[k * width + r]` is coordinate k of the panel's row r.
 /// Missing rows of the last panel are zeros. `into` is `len.div_ceil(width) * width * dims` long.
 pub fn pack(rows: &Rows<'_>, range: Range<u32>, width: usize, into: &mut [f32]) {
-    let dims = rows.dims();
-    for (p, panel) in into.chunks_exact_mut(width * dims).enumerate() {
-        let first = range.start as usize + p * width;
-        let here = (range.end as usize).saturating_sub(first).min(width);
-        // Eight rows at a time: eight streams are read, and whole cache lines are written.
-        for group in (0..width).step_by(8) {
-            let wide = (width - group).min(8);
-            let present = here.saturating_sub(group).min(wide);
-            match present {
-                8 => {
-                    interleave::<8>(rows, first + group, group, width, panel);
-                    continue;
-                }
-                6 if wide == 6 => {
-                    interleave::<6>(rows, first + group, group, width, panel);
-                    continue;
-                }
-                _ => (),
+    for_each_group(range, width, rows.dims(), into, |group| {
+        let rows: [&[f32]; GROUP] = std::array::from_fn(|r| group.row(r).map_or(&[][..], |i| rows.row(i)));
+        group.lay(&rows);
+    });
+}
+
+/// As [`pack`], with the rows as integers ([`quantize`]): `panel[k * width + r]` has coordinates 2k
+/// and 2k + 1. `into` is `len.div_ceil(width) * width * dims.div_ceil(2)` long.
+pub fn pack_integers(rows: &Rows<'_>, range: Range<u32>, width: usize, scale: f32, into: &mut [u32]) {
+    let lines = rows.dims().div_ceil(2);
+    let mut words = vec![0; GROUP * lines];
+    for_each_group(range, width, lines, into, |group| {
+        for (r, words) in words.chunks_exact_mut(lines).enumerate() {
+            if let Some(i) = group.row(r) {
+                quantize(rows.row(i), scale, words);
             }
-            for line in panel.chunks_exact_mut(width) {
-                line[group..group + wide].fill(0.0);
-            }
-            for r in 0..present {
-                for (k, v) in rows.row(first + group + r).iter().enumerate() {
-                    panel[k * width + group + r] = *v;
+        }
+        let rows: [&[u32]; GROUP] = std::array::from_fn(|r| &words[r * lines..][..lines]);
+        group.lay(&rows);
+    });
+}
+
+/// Rows that are laid at a time: eight streams are read, and whole cache lines are written.
+const GROUP: usize = 8;
+
+/// Neighbouring rows of a panel.
+struct Group<'a, T> {
+    panel: &'a mut [T],
+    width: usize,
+    /// Place of the first of them in the panel ...
+    at: usize,
+    /// ... and how many there are.
+    wide: usize,
+    /// Those that exist.
+    rows: Range<usize>,
+}
+
+fn for_each_group<T: Copy + Default>(
+    range: Range<u32>,
+    width: usize,
+    lines: usize,
+    into: &mut [T],
+    mut visit: impl FnMut(Group<'_, T>),
+) {
+    for (p, panel) in into.chunks_exact_mut(width * lines).enumerate() {
+        for at in (0..width).step_by(GROUP) {
+            let wide = (width - at).min(GROUP);
+            let first = range.start as usize + p * width + at;
+            let rows = first..(range.end as usize).min(first + wide).max(first);
+            visit(Group { panel: &mut *panel, width, at, wide, rows });
+        }
+    }
+}
+
+impl<T: Copy + Default> Group<'_, T> {
+    fn row(&self, r: usize) -> Option<usize> {
+        (r < self.rows.len()).then(|| self.rows.start + r)
+    }
+
+    /// Writes the rows, and zeros for those that do not exist.
+    fn lay(self, rows: &[&[T]; GROUP]) {
+        match self.rows.len() {
+            8 => self.interleave::<8>(rows),
+            6 if self.wide == 6 => self.interleave::<6>(rows),
+            present => {
+                for line in self.panel.chunks_exact_mut(self.width) {
+                    line[self.at..self.at + self.wide].fill(T::default());
                 }
+                for (r, row) in rows.iter().enumerate().take(present) {
+                    for (line, v) in self.panel.chunks_exact_mut(self.width).zip(*row) {
+                        line[self.at + r] = *v;
+                    }
+                }
+            }
+        }
+    }
+
+    fn interleave<const N: usize>(self, rows: &[&[T]; GROUP]) {
+        for (k, line) in self.panel.chunks_exact_mut(self.width).enumerate() {
+            for (r, row) in rows[..N].iter().enumerate() {
+                line[self.at + r] = row[k];
             }
         }
     }
 }
 
-fn interleave<const N: usize>(rows: &Rows<'_>, first: usize, at: usize, width: usize, panel: &mut [f32]) {
-    let rows: [&[f32]; N] = std::array::from_fn(|r| rows.row(first + r));
-    for (k, line) in panel.chunks_exact_mut(width).enumerate() {
-        for (r, row) in rows.iter().enumerate() {
-            line[at + r] = row[k];
+/// A row's coordinates times `scale`, rounded to integers (ties to even), two to a word: the first
+/// in the low half. `scale` is such that they fit; `words` is `dims.div_ceil(2)` long.
+pub fn quantize(row: &[f32], scale: f32, words: &mut [u32]) {
+    let mut done = 0;
+    #[cfg(target_arch = "x86_64")]
+    if Cpu::best() != Cpu::Portable {
+        // SAFETY: every kernel but the portable one is for CPUs that have AVX2.
+        done = unsafe { quantize_avx2(row, scale, words) };
+    }
+    for (two, word) in row[2 * done..].chunks(2).zip(&mut words[done..]) {
+        let integer = |v: &f32| (v * scale).round_ties_even() as i16 as u16;
+        *word = u32::from(integer(&two[0])) | u32::from(two.get(1).map_or(0, integer)) << 16;
+    }
+}
+
+/// As [`quantize`], for the first words that are a multiple of eight; gives their number.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn quantize_avx2(row: &[f32], scale: f32, words: &mut [u32]) -> usize {
+    use std::arch::x86_64::*;
+    let scale = _mm256_set1_ps(scale);
+    let (row, words) = (row.chunks_exact(16), words.chunks_exact_mut(8));
+    let done = 8 * row.len().min(words.len());
+    for (values, words) in row.zip(words) {
+        // SAFETY: 16 values and eight words.
+        unsafe {
+            let low = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(values.as_ptr()), scale));
+            let high = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(values.as_ptr().add(8)), scale));
+            // The halves of both come in turns; 0, 2, 1, 3 puts them in order.
+            let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
+            _mm256_storeu_si256(words.as_mut_ptr().cast(), packed);
         }
     }
+    done
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn every_value_has_its_place() {
@@ -90,6 +178,31 @@ mod tests {
                 let i = range.start as usize + panel * width + r;
                 let expected = if i < range.end as usize { rows.row(i)[k] } else { 0.0 };
                 assert_eq!(*v, expected, "width {width}, panel {panel}, coordinate {k}, row {r}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn integers_come_two_to_a_word(
+            n in 1u32..30,
+            values in prop::collection::vec(-1.0f32..1.0, 40 * 30),
+            dims in 1usize..40,
+            scale in prop_oneof![Just(32766.0f32), Just(46000.0), 1.0f32..30000.0],
+            width in prop_oneof![Just(6usize), Just(16)],
+        ) {
+            let values: Vec<f32> = values.iter().map(|v| v.clamp(-0.7, 0.7)).collect();
+            let rows = Rows::new(&values[..n as usize * dims], dims);
+            let lines = dims.div_ceil(2);
+            let mut packed = vec![u32::MAX; n.div_ceil(width as u32) as usize * width * lines];
+            pack_integers(&rows, 0..n, width, scale, &mut packed);
+            for (at, word) in packed.iter().enumerate() {
+                let (i, k) = (at / (width * lines) * width + at % width, at % (width * lines) / width);
+                for (half, k) in [(word & 0xffff, 2 * k), (word >> 16, 2 * k + 1)] {
+                    let there = i < n as usize && k < dims;
+                    let expected = if there { (rows.row(i)[k] * scale).round_ties_even() } else { 0.0 };
+                    prop_assert_eq!(f32::from(half as u16 as i16), expected);
+                }
             }
         }
     }

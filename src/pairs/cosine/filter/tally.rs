@@ -59,12 +59,15 @@ impl Pending {
     }
 }
 
+/// Tables that a kernel counts in, in turns.
+pub const TABLES: usize = 4;
+
 /// Counts by cell.
 pub struct Tally<'a> {
     /// Weights of each row, padded by [`MOST_COLUMNS`] rows; without them pairs count once.
     pub weights: Option<&'a [Count]>,
-    /// Without weights: two tables, one after the other, so that equal cells that follow each other
-    /// do not wait for each other.
+    /// Without weights: [`TABLES`], one after the other, so that equal cells that follow each other do
+    /// not wait for each other.
     pub plain: Vec<u32>,
     /// Length of one of the tables.
     pub stride: usize,
@@ -77,7 +80,7 @@ impl<'a> Tally<'a> {
     pub fn new(cells: &Cells, weights: Option<&'a [Count]>) -> Self {
         // Rounding at the upper end can give one cell more than there are.
         let stride = (cells.bins.len() + 2).next_multiple_of(16);
-        let (plain, weighted) = if weights.is_some() { (0, stride) } else { (2 * stride, 0) };
+        let (plain, weighted) = if weights.is_some() { (0, stride) } else { (TABLES * stride, 0) };
         Self { weights, plain: vec![0; plain], stride, weighted: vec![[0; 4]; weighted] }
     }
 
@@ -107,7 +110,8 @@ impl<'a> Tally<'a> {
             if self.weights.is_some() {
                 counts.iter_mut().zip(self.weighted[cell]).for_each(|(c, more)| *c += more);
             } else {
-                let pairs = u64::from(self.plain[cell]) + u64::from(self.plain[self.stride + cell]);
+                let tables = self.plain.chunks_exact(self.stride);
+                let pairs: u64 = tables.map(|table| u64::from(table[cell])).sum();
                 counts.iter_mut().for_each(|c| *c += pairs);
             }
         }
