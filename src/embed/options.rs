@@ -132,7 +132,7 @@ impl Options {
             max_vocabulary: 0,
             epochs: 10,
             // A word is in so many more pairs than with a window of 2.
-            merge_words: 500,
+            merge_words: 1_000,
             ..Self::tensorflow()
         }
     }
