@@ -197,13 +197,14 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
     if !outcome.is_complete() {
         return Ok(Ended::Stopped);
     }
+    let ways = ways(&source);
+    let sums = prepared.pair_sums(&context.world, ways);
+    steps.mark("mean");
     let conclude = || -> anyhow::Result<Box<Summary>> {
         let progress = show::Progress::begin(context, "merge", tiles, "tiles");
         let results = prepared.merge(&context.world, &Job { progress: &|done| progress.set(done), ..job })?;
         steps.mark("merge");
-        let ways = ways(&source);
-        let summary = Summary::of(&prepared, &results, ways, source.zeros, settings.clone(), &origin)?;
-        steps.mark("mean");
+        let summary = Summary::of(&prepared, &results, ways, &sums, source.zeros, settings.clone(), &origin)?;
         write_results(&args.output.join("cosine.h5"), &prepared, &results, &origin)?;
         if let Some(matrix) = &prepared.matrix {
             let (plan, places) = (&prepared.plan, &results.places);

@@ -41,6 +41,7 @@ use best::Best;
 use bins::{Bins, Count};
 use filter::{Ask, Bound, Cpu, Dense, Extremes, Filter, Found};
 use matrix::{Cell, Matrix, Shards};
+use moments::PairSums;
 use results::{Merge, Results};
 use rows::{Groups, Rows};
 use sha2::{Digest, Sha256};
@@ -224,6 +225,21 @@ impl<'a> Prepared<'a> {
             let place = shards.as_mut().map(|shards| shards.write(tile)).transpose()?;
             Ok(wire::encode(&Partial { place, ..kernel(tile) }))
         })
+    }
+
+    /// Sums over all pairs of distinct rows, for each of the `ways` to count (positions in
+    /// [`results::WAYS`]); nothing but on rank 0. Collective.
+    pub fn pair_sums(&self, world: &World, ways: &[usize]) -> Vec<PairSums> {
+        let mut sums: Vec<PairSums> = Vec::new();
+        for (at, &way) in ways.iter().enumerate() {
+            // Equal weights have equal sums; adding up is not for nothing.
+            let same = |other: &usize| self.weights.iter().all(|w| w[*other] == w[way]);
+            match ways[..at].iter().position(same) {
+                Some(known) => sums.extend(sums.get(known).copied()),
+                None => sums.extend(moments::pair_sums(world, &self.rows, |i| self.weights[i][way])),
+            }
+        }
+        sums
     }
 
     /// Merges all tiles from the journals, on rank 0.

@@ -7,17 +7,20 @@
 //! sum over i<j of w_i w_j (x_i . x_j)^2 = (|M|_F^2 - sum of w^2 |x|^4) / 2
 //! ```
 //!
-//! Everything is added in f64 in a fixed order (rows in a block, then blocks), so the result does
-//! not depend on ranks, threads or CPU; no term is fused. Its relative error is about n 2^-53. The
-//! price is n d (d + 1) operations, next to nothing beside the pairs.
+//! Everything is added in f64 in a fixed order (rows in a block, blocks in a part, then parts, whichever
+//! rank summed them), so the result does not depend on ranks, threads or CPU; no term is fused. Its
+//! relative error is about n 2^-53. The price is n d (d + 1) operations, next to nothing beside the pairs.
 
 #[cfg(target_arch = "x86_64")]
 use super::filter::Cpu;
 use super::rows::Rows;
+use crate::world::World;
 use rayon::prelude::*;
 
 /// Rows that are summed by themselves.
-const BLOCK: usize = 4096;
+const BLOCK: usize = 512;
+/// Parts, each of some blocks, that ranks share out.
+pub const PARTS: usize = 16;
 /// Rows that go through M together.
 const TOGETHER: usize = 8;
 
@@ -50,21 +53,72 @@ impl Sums {
         self.own += other.own;
         self.own_squares += other.own_squares;
     }
+
+    fn of_pairs(&self, dims: usize) -> PairSums {
+        let squares = |values: &[f64]| values.iter().fold(0.0, |sum, v| sum + v * v);
+        let frobenius = (0..dims).fold(0.0, |sum, i| {
+            let row = &self.matrix[i * dims + i..(i + 1) * dims];
+            sum + row[0] * row[0] + 2.0 * squares(&row[1..])
+        });
+        PairSums {
+            scores: (squares(&self.vector) - self.own) / 2.0,
+            squares: (frobenius - self.own_squares) / 2.0,
+        }
+    }
+
+    /// Length of what [`Sums::write`] writes.
+    fn bytes(dims: usize) -> usize {
+        (dims + dims * dims + 2) * size_of::<f64>()
+    }
+
+    fn write(&self, bytes: &mut Vec<u8>) {
+        for values in [&self.vector[..], &self.matrix, &[self.own, self.own_squares]] {
+            bytes.extend_from_slice(bytemuck::cast_slice(values));
+        }
+    }
+
+    fn read(bytes: &[u8], dims: usize) -> Self {
+        let mut values = bytes.chunks_exact(size_of::<f64>()).map(bytemuck::pod_read_unaligned::<f64>);
+        let mut take = |n| values.by_ref().take(n).collect::<Vec<f64>>();
+        let (vector, matrix, own) = (take(dims), take(dims * dims), take(2));
+        Self { vector, matrix, own: own[0], own_squares: own[1] }
+    }
 }
 
-/// Sums over all pairs i < j of rows with these weights.
-pub fn pair_sums(rows: &Rows<'_>, weight: impl Fn(usize) -> u64 + Sync) -> PairSums {
+/// Sums over all pairs i < j of rows with these weights, on rank 0. Collective.
+pub fn pair_sums(world: &World, rows: &Rows<'_>, weight: impl Fn(usize) -> u64 + Sync) -> Option<PairSums> {
+    let (rank, ranks) = (world.rank(), world.size());
+    let mut bytes = Vec::new();
+    for part in rank * PARTS / ranks..(rank + 1) * PARTS / ranks {
+        if let Some(sums) = part_sums(rows, part, &weight) {
+            sums.write(&mut bytes);
+        }
+        world.progress();
+    }
+    let gathered = world.gather(&bytes)?;
+    let mut total = Sums::new(rows.dims());
+    for bytes in gathered {
+        for bytes in bytes.chunks_exact(Sums::bytes(rows.dims())) {
+            total.add(&Sums::read(bytes, rows.dims()));
+        }
+    }
+    Some(total.of_pairs(rows.dims()))
+}
+
+/// The sums of a part's blocks, in order; `None` of a part without rows.
+fn part_sums(rows: &Rows<'_>, part: usize, weight: &(impl Fn(usize) -> u64 + Sync)) -> Option<Sums> {
     let dims = rows.dims();
-    let blocks: Vec<usize> = (0..rows.len()).step_by(BLOCK).collect();
-    let mut total = Sums::new(dims);
+    let blocks = rows.len().div_ceil(BLOCK);
+    let mut total: Option<Sums> = None;
+    let blocks: Vec<usize> = (part * blocks / PARTS..(part + 1) * blocks / PARTS).collect();
     for wave in blocks.chunks(rayon::current_num_threads().max(1)) {
-        let parts: Vec<Sums> = wave
+        let sums: Vec<Sums> = wave
             .par_iter()
-            .map(|first| {
+            .map(|block| {
                 let mut sums = Sums::new(dims);
-                let end = (first + BLOCK).min(rows.len());
+                let end = ((block + 1) * BLOCK).min(rows.len());
                 let mut x = vec![0.0; TOGETHER * dims];
-                for start in (*first..end).step_by(TOGETHER) {
+                for start in (block * BLOCK..end).step_by(TOGETHER) {
                     let mut weights = [0.0; TOGETHER];
                     x.fill(0.0);
                     for (r, i) in (start..end.min(start + TOGETHER)).enumerate() {
@@ -77,17 +131,10 @@ pub fn pair_sums(rows: &Rows<'_>, weight: impl Fn(usize) -> u64 + Sync) -> PairS
                 sums
             })
             .collect();
-        parts.iter().for_each(|part| total.add(part));
+        let total = total.get_or_insert_with(|| Sums::new(dims));
+        sums.iter().for_each(|sums| total.add(sums));
     }
-    let squares = |values: &[f64]| values.iter().fold(0.0, |sum, v| sum + v * v);
-    let frobenius = (0..dims).fold(0.0, |sum, i| {
-        let row = &total.matrix[i * dims + i..(i + 1) * dims];
-        sum + row[0] * row[0] + 2.0 * squares(&row[1..])
-    });
-    PairSums {
-        scores: (squares(&total.vector) - total.own) / 2.0,
-        squares: (frobenius - total.own_squares) / 2.0,
-    }
+    total
 }
 
 fn add_rows(sums: &mut Sums, x: &[f64], weights: &[f64; TOGETHER]) {
@@ -159,7 +206,7 @@ mod tests {
             weights in prop::collection::vec(0u64..50, 40),
         ) {
             let rows = Rows::new(&values[..n * dims], dims);
-            let found = pair_sums(&rows, |i| weights[i]);
+            let found = pair_sums(&World::solo(), &rows, |i| weights[i]).expect("rank 0");
             let (mut scores, mut squares, mut size) = (0.0, 0.0, 1.0);
             for i in 0..n {
                 size += (weights[i] * weights[i]) as f64 * score(rows.row(i), rows.row(i)).powi(2).max(1.0);

@@ -2,6 +2,7 @@
 
 use super::Prepared;
 use super::exact;
+use super::moments::PARTS;
 use crate::pairs::{Error, Tile};
 use rayon::prelude::*;
 use std::time::{Duration, Instant};
@@ -52,7 +53,7 @@ impl Needs {
         let index = n * 40 + prepared.groups.group.len() as u64 * 4;
         let in_tile = listed.div_ceil(tiles.max(1)) * 40;
         let memory = packed + lists + index + in_tile;
-        let moments = dims * dims * 8 * (threads as u64 + 1);
+        let moments = dims * dims * 8 * (threads + PARTS + 1) as u64;
         // While it merges, a list holds up to four times k candidates of 8 bytes.
         let merged = n * k * 4 * 8 + listed * 24 + moments;
         // A neighbour is recorded when a tile finds it, and again when a better one replaces it.

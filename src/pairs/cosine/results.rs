@@ -6,7 +6,7 @@ use super::bins::Count;
 use super::exact;
 use super::filter::Edge;
 use super::matrix::Place;
-use super::moments::pair_sums;
+use super::moments::PairSums;
 use super::wire::Partial;
 use crate::pairs::{Error, Histogram};
 use rayon::prelude::*;
@@ -157,26 +157,25 @@ struct Inside {
 }
 
 impl Results {
-    /// Statistics of each way to count. `ways` says which (positions in [`WAYS`]).
+    /// Statistics of each way to count. `ways` says which (positions in [`WAYS`]), `sums` are those of
+    /// [`Prepared::pair_sums`].
     ///
     /// # Errors
     /// As [`super::bins::Bins::histogram`].
-    pub fn measures(&self, prepared: &Prepared<'_>, ways: &[usize]) -> Result<Vec<Measures>, Error> {
+    pub fn measures(
+        &self,
+        prepared: &Prepared<'_>,
+        ways: &[usize],
+        sums: &[PairSums],
+    ) -> Result<Vec<Measures>, Error> {
         let n = prepared.rows.len();
         let own: Vec<f64> = (0..n)
             .into_par_iter()
             .map(|i| exact::score(prepared.rows.row(i), prepared.rows.row(i)))
             .collect();
-        let mut sums = Vec::new();
         let mut all = Vec::new();
-        for &way in ways {
+        for (&way, pair_sums) in ways.iter().zip(sums) {
             let weight = |i: usize| prepared.weights[i][way];
-            // Equal weights have equal sums; adding up is not for nothing.
-            let known = sums
-                .iter()
-                .position(|(other, _): &(usize, _)| (0..n).all(|i| prepared.weights[i][*other] == weight(i)));
-            let pair_sums = known.map_or_else(|| pair_sums(&prepared.rows, weight), |at| sums[at].1);
-            sums.push((way, pair_sums));
             let mut inside = Inside { pairs: 0, zeros: 0 };
             for (i, own) in own.iter().enumerate() {
                 let pairs = weight(i) * weight(i).saturating_sub(1) / 2;

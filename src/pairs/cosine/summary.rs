@@ -2,6 +2,7 @@
 
 use super::Prepared;
 use super::files::{self, Origin};
+use super::moments::PairSums;
 use super::results::{Measures, Results};
 use crate::h5::Reader;
 use crate::pairs::Error;
@@ -44,7 +45,8 @@ impl Summary {
     /// What the file says it is.
     pub const KIND: &str = "stratigraph cosine summary";
 
-    /// Puts the summary of finished results together; `ways` as in [`Results::measures`].
+    /// Puts the summary of finished results together; `ways` and `sums` as in
+    /// [`Results::measures`].
     ///
     /// # Errors
     /// As [`Results::measures`].
@@ -52,6 +54,7 @@ impl Summary {
         prepared: &Prepared<'_>,
         results: &Results,
         ways: &[usize],
+        sums: &[PairSums],
         zeros: u64,
         options: serde_json::Value,
         origin: &Origin,
@@ -67,7 +70,7 @@ impl Summary {
             distinct_vectors: prepared.rows.len() as u64,
             dims: prepared.rows.dims() as u64,
             zero_vectors: zeros,
-            measures: results.measures(prepared, ways)?,
+            measures: results.measures(prepared, ways, sums)?,
             pairs_listed: results.edges.len() as u64,
             neighbours_per_vector: prepared.options.top_k as u64,
         })

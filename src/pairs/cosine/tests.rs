@@ -148,6 +148,27 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    /// Wide ranges and enough coordinates: where the CPU has them, integers look first.
+    #[test]
+    fn a_first_look_in_integers_changes_nothing(
+        n in 2usize..150,
+        dims in prop_oneof![Just(32usize), Just(33), 60usize..100, Just(300)],
+        seed: u64,
+        top_k in prop_oneof![Just(0usize), 1usize..4, Just(50)],
+        min in prop::option::of(prop_oneof![Just(1.0), Just(0.9), Just(-0.2)]),
+        tile_edge in prop::option::of(20u32..200),
+        weighted: bool,
+    ) {
+        let values = awkward(n, dims, seed);
+        let layers = weighted.then(|| (0..n as u64).map(|i| (i * 7919 + seed % 1000) % 5).collect());
+        let multiplicity = Multiplicity { layers, images: None };
+        let histograms = vec![Options::study_edges()];
+        check(&values, dims, &multiplicity, &Options { histograms, top_k, min, tile_edge, ..Options::default() });
+    }
+}
+
 #[test]
 fn statistics_weigh_and_close() {
     // Rows: a, b, a, -a, zero, zero.
@@ -159,7 +180,8 @@ fn statistics_weigh_and_close() {
     let options =
         Options { histograms: vec![edges.clone()], as_published: Some(edges), ..Options::default() };
     let prepared = Prepared::new(all, &groups, &layers, options).unwrap();
-    let measures = run(&prepared).measures(&prepared, &[0, 1, 2]).unwrap();
+    let sums = prepared.pair_sums(&World::solo(), &[0, 1, 2]);
+    let measures = run(&prepared).measures(&prepared, &[0, 1, 2], &sums).unwrap();
     let b = f64::from(0.6f32);
     let check = |m: &Measures, items, pairs, equal, counts: [u64; 3], mean: f64| {
         assert_eq!((m.items, m.pairs, m.equal), (items, pairs, equal));
