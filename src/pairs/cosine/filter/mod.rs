@@ -5,7 +5,7 @@
 //! may be the least or the most alike ([`Found::extreme`]), and that may be among the neighbours or
 //! over the threshold ([`Found::near`]). [`Found::settle`] scores those in f64. So a filter decides
 //! how long a run takes and nothing else. [`Dense`] scores every pair in f32; or
-//! in 16-bit integers ([`coarse`]), and in f32 what those leave open.
+//! in 16-bit integers (`coarse`), and in f32 what those leave open.
 //!
 //! [`bound`](Bound) has the proof, [`cells`] the way from scores to bins, one file each kernel has
 //! its instructions: `portable` is the definition.
