@@ -21,7 +21,7 @@ use super::Bound;
 #[cfg(target_arch = "x86_64")]
 use super::Cpu;
 use super::cells::{Cells, Judge};
-use super::pack::quantize;
+use super::pack::{integers, quantize};
 use rayon::prelude::*;
 
 /// With a larger share of pairs left open between two thresholds, f32 alone is as fast: at one in 50
@@ -67,11 +67,10 @@ impl Coarse {
         let most = 46_338.0 - (2.0 * chunk as f64).sqrt() / 2.0;
         let scale = ((most / part).min(32_766.0 / f64::from(largest)) as f32).next_down();
         let rest = |row: &[f32]| {
-            let mut integers = vec![0; words];
-            quantize(row, scale, &mut integers);
-            let integers = integers.iter().flat_map(|w| [*w as u16 as i16, (w >> 16) as u16 as i16]);
-            let rests =
-                row.iter().zip(integers).map(|(v, q)| f64::from(*v) - f64::from(q) / f64::from(scale));
+            let mut rounded = vec![0; words];
+            quantize(row, scale, &mut rounded);
+            let pairs = row.iter().zip(integers(&rounded));
+            let rests = pairs.map(|(v, q)| f64::from(*v) - f64::from(q) / f64::from(scale));
             rests.fold(0.0, |sum, r| sum + r * r)
         };
         let slack = 1.0 + 1e-6;
@@ -198,7 +197,7 @@ mod tests {
             let integers: Vec<Vec<i32>> = (0..6).map(|i| {
                 let mut words = vec![0; lines];
                 quantize(rows.row(i), coarse.scale, &mut words);
-                words.iter().flat_map(|w| [i32::from(*w as u16 as i16), i32::from((w >> 16) as u16 as i16)]).collect()
+                super::integers(&words).map(i32::from).collect()
             }).collect();
             for i in 0..6 {
                 for j in 0..6 {

@@ -134,6 +134,11 @@ pub fn quantize(row: &[f32], scale: f32, words: &mut [u32]) {
     }
 }
 
+/// The integers in words that [`quantize`] made, in order of the coordinates.
+pub fn integers(words: &[u32]) -> impl Iterator<Item = i16> {
+    words.iter().flat_map(|word| [*word as u16 as i16, (word >> 16) as u16 as i16])
+}
+
 /// As [`quantize`], for the first words that are a multiple of eight; gives their number.
 ///
 /// # Safety
