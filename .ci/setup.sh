@@ -53,6 +53,7 @@ need_to_test() {
     need buildah have buildah
     need mmdebstrap have mmdebstrap
     need skopeo have skopeo
+    need openssl have openssl
     need busybox-static have busybox
     need docker-registry have docker-registry
     need apache2-utils have htpasswd

@@ -240,17 +240,34 @@ fn credentials_do_not_follow_a_redirect_to_another_host() {
 #[test]
 fn plain_http_is_for_hosts_that_the_user_named() {
     let (fake, _, image, blob, _) = pair();
-    let error = client(quick(&[])).manifest(&image).unwrap_err();
-    assert!(matches!(error, Error::GivenUp { .. }), "asked over TLS: {error}");
+    let unnamed = client(quick(&[]));
+    let error = unnamed.manifest(&image).unwrap_err().to_string();
+    let expected = format!(
+        "{0} does not answer in TLS; if plain HTTP is meant, say so with --plain-http {0}",
+        fake.address()
+    );
+    assert!(error.ends_with(&expected), "{error}");
+    // That would not get better: it is asked once.
+    assert_eq!((unnamed.traffic().requests, unnamed.traffic().repeated, fake.hellos()), (1, 0, 1));
     let storage = FakeRegistry::start();
     fake.redirect("blobs", &format!("http://{}", storage.address()));
-    let client = client(quick(&[fake.address()]));
-    let error = contents(client.blob(&image, &blob, 200_000)).unwrap_err();
+    let named = || client(quick(&[fake.address()]));
+    let error = contents(named().blob(&image, &blob, 200_000)).unwrap_err();
     assert!(error.contains("redirected to plain HTTP"), "{error}");
     fake.guard(Guard::Bearer { realm: format!("http://{}/token", storage.address()), pair: None, life: 60 });
-    let error = client.manifest(&image).unwrap_err().to_string();
+    let error = named().manifest(&image).unwrap_err().to_string();
     assert!(error.contains("token service over plain HTTP"), "{error}");
     assert!(storage.asked("").is_empty());
+    // Where a registry sends on to TLS that is none, the place is named, and no remedy that is none.
+    fake.guard(Guard::Bearer { realm: format!("https://{}/token", storage.address()), pair: None, life: 60 });
+    let error = named().manifest(&image).unwrap_err().to_string();
+    assert!(error.ends_with(&format!("{} does not answer in TLS", storage.address())), "{error}");
+    fake.guard(Guard::Nobody);
+    let elsewhere = FakeRegistry::start();
+    fake.redirect("manifests", &format!("https://{}", elsewhere.address()));
+    let error = named().manifest(&image).unwrap_err().to_string();
+    assert!(error.ends_with(&format!("{} does not answer in TLS", elsewhere.address())), "{error}");
+    assert_eq!((storage.hellos(), elsewhere.hellos()), (1, 1));
 }
 
 #[test]

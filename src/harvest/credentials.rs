@@ -65,10 +65,11 @@ struct Entry {
 }
 
 impl Credentials {
-    /// Reads the given file; without one, those of the usual places that exist, in the order in
-    /// which podman looks: `$REGISTRY_AUTH_FILE`, `$XDG_RUNTIME_DIR/containers/auth.json` (where that
-    /// variable is not set, `/run/containers/UID/auth.json`), `$XDG_CONFIG_HOME/containers/auth.json`, `$DOCKER_CONFIG/config.json`,
-    /// `~/.docker/config.json`. `variable` looks up the environment.
+    /// Reads the given file; without one, that of `$REGISTRY_AUTH_FILE`; without that, those of the usual
+    /// places that exist, in the order in which podman looks: `$XDG_RUNTIME_DIR/containers/auth.json` (where
+    /// that variable is not set, the places that stand for it), `$XDG_CONFIG_HOME/containers/auth.json`,
+    /// `$DOCKER_CONFIG/config.json`, `~/.docker/config.json`, `~/.dockercfg`. `variable` looks up the
+    /// environment.
     ///
     /// # Errors
     /// [`Error::Credentials`] if a file cannot be read or is no such file.
@@ -77,28 +78,37 @@ impl Credentials {
         let must_exist: Vec<PathBuf> =
             file.map(Path::to_owned).or_else(|| set("REGISTRY_AUTH_FILE")).into_iter().collect();
         let home = set("HOME");
-        let usual = [
-            set("XDG_RUNTIME_DIR").map(|d| d.join("containers/auth.json")).or_else(without_runtime_dir),
-            set("XDG_CONFIG_HOME")
-                .or_else(|| home.as_ref().map(|h| h.join(".config")))
-                .map(|d| d.join("containers/auth.json")),
-            set("DOCKER_CONFIG")
-                .or_else(|| home.as_ref().map(|h| h.join(".docker")))
-                .map(|d| d.join("config.json")),
-        ];
-        let paths = if must_exist.is_empty() {
-            usual.into_iter().flatten().filter(|p| p.exists()).collect()
-        } else {
-            must_exist
+        let in_home = |name: &str| home.as_ref().map(|h| h.join(name));
+        let usual = || {
+            let runtime = match set("XDG_RUNTIME_DIR") {
+                Some(directory) => vec![directory.join("containers/auth.json")],
+                None => without_runtime_dir(set("TMPDIR")),
+            };
+            let settings = set("XDG_CONFIG_HOME").or_else(|| in_home(".config"));
+            let docker = set("DOCKER_CONFIG").or_else(|| in_home(".docker"));
+            let others = [
+                settings.map(|d| d.join("containers/auth.json")),
+                docker.map(|d| d.join("config.json")),
+                in_home(".dockercfg"),
+            ];
+            runtime.into_iter().chain(others.into_iter().flatten()).filter(|p| p.exists()).collect()
         };
+        let paths: Vec<PathBuf> = if must_exist.is_empty() { usual() } else { must_exist };
         let mut files = Vec::new();
         for path in paths {
             let refuse = |reason: String| Error::Credentials { path: path.clone(), reason };
             let text = std::fs::read(&path).map_err(|e| refuse(e.to_string()))?;
             // The message of the parser may quote the text, so only the place is told.
-            let auth = serde_json::from_slice(&text).map_err(|e| {
+            let no_such = |e: serde_json::Error| {
                 refuse(format!("is no file of credentials (line {}, column {})", e.line(), e.column()))
-            })?;
+            };
+            let auth = match path.ends_with(".dockercfg") {
+                // The oldest format of docker has the entries alone.
+                true => {
+                    AuthFile { auths: serde_json::from_slice(&text).map_err(no_such)?, ..AuthFile::default() }
+                }
+                false => serde_json::from_slice(&text).map_err(no_such)?,
+            };
             files.push((path, auth));
         }
         Ok(Self { files })
@@ -137,11 +147,18 @@ impl Credentials {
     }
 }
 
-/// Where podman and skopeo write for users without a runtime directory, such as root in a container.
-fn without_runtime_dir() -> Option<PathBuf> {
+/// Where log-ins are written without `XDG_RUNTIME_DIR`, as in batch jobs and by root in a container:
+/// `/run/containers/UID` (skopeo; podman as root), `/run/user/UID` and `podman-run-UID` in the directory
+/// for temporary files (podman as another user). The last one counts if it is the user's own: everybody
+/// may make it.
+fn without_runtime_dir(temporary: Option<PathBuf>) -> Vec<PathBuf> {
     use std::os::unix::fs::MetadataExt;
-    let user = std::fs::metadata("/proc/self").ok()?.uid();
-    Some(PathBuf::from(format!("/run/containers/{user}/auth.json")))
+    let owner = |path: &Path| Some(std::fs::metadata(path).ok()?.uid());
+    let Some(user) = owner(Path::new("/proc/self")) else { return Vec::new() };
+    let temporary = temporary.unwrap_or_else(|| "/tmp".into()).join(format!("podman-run-{user}"));
+    let own = (owner(&temporary) == Some(user)).then(|| temporary.join("containers/auth.json"));
+    let run = [format!("/run/containers/{user}/auth.json"), format!("/run/user/{user}/containers/auth.json")];
+    run.into_iter().map(PathBuf::from).chain(own).collect()
 }
 
 /// One name for the names of Docker's own registry.
@@ -261,13 +278,29 @@ mod tests {
             let auth = base64::prelude::BASE64_STANDARD.encode(auth);
             std::fs::write(path, format!(r#"{{"auths": {{"r.example": {{"auth": "{auth}"}}}}}}"#)).unwrap();
         };
-        let variable = |name: &str| (name == "HOME").then(|| home.path().display().to_string());
+        let user = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(home.path()).unwrap());
+        // A runtime directory that is set and empty, so that this user's own log-ins do not count.
+        let temporary = std::cell::Cell::new(false);
+        let variable = |name: &str| match name {
+            "HOME" => Some(home.path().display().to_string()),
+            "XDG_RUNTIME_DIR" if !temporary.get() => Some(home.path().join("none").display().to_string()),
+            "TMPDIR" => Some(home.path().join("tmp").display().to_string()),
+            _ => None,
+        };
         let find = || Credentials::load(None, variable).unwrap().find("r.example", "x").unwrap();
         assert_eq!(find(), None);
+        let auth = base64::prelude::BASE64_STANDARD.encode("old:0");
+        std::fs::write(home.path().join(".dockercfg"), format!(r#"{{"r.example": {{"auth": "{auth}"}}}}"#))
+            .unwrap();
+        assert_eq!(find(), basic("old", "0"));
         write(".docker/config.json", "docker:1");
         assert_eq!(find(), basic("docker", "1"));
         write(".config/containers/auth.json", "podman:2:3");
         assert_eq!(find(), basic("podman", "2:3"));
+        write(&format!("tmp/podman-run-{user}/containers/auth.json"), "rootless:4");
+        assert_eq!(find(), basic("podman", "2:3"));
+        temporary.set(true);
+        assert_eq!(find(), basic("rootless", "4"));
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod limits;
 mod patience;
 mod registry;
 mod tags;
+mod tls;
 
 pub use blob::Blob;
 pub use credentials::{Credential, Credentials};
@@ -82,6 +83,28 @@ pub enum Error {
         /// What was asked for.
         what: String,
         /// What is wrong with the answer.
+        reason: String,
+    },
+    /// A host that should be asked in TLS does not speak it.
+    #[error("{what}: {host} does not answer in TLS{}", if *own { format!("; if plain HTTP is meant, say so with --plain-http {host}") } else { String::new() })]
+    PlainText {
+        /// What was asked for.
+        what: String,
+        /// The host, with port if any.
+        host: String,
+        /// True if it is the registry itself and not one that it names.
+        own: bool,
+    },
+    /// A host's certificate is not trusted.
+    #[error(
+        "{what}: the certificate of {host} is not trusted ({reason}); if it is the right one, trust its issuer with --ca FILE"
+    )]
+    Certificate {
+        /// What was asked for.
+        what: String,
+        /// The host, with port if any.
+        host: String,
+        /// What is wrong with it.
         reason: String,
     },
     /// Contents are not what their digest says.

@@ -3,6 +3,7 @@
 use super::authorize::{Challenge, Permission};
 use super::limits::{Pace, Share};
 use super::patience::{Attempts, Patience, may_pass, retry_after};
+use super::tls::{self, Failed};
 use super::{Credentials, Error, Reference};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, RANGE, RETRY_AFTER};
 use reqwest::{Response, StatusCode, Url};
@@ -135,6 +136,7 @@ impl Registry {
             } else if !encrypted_or_allowed(attempt.url(), &allowed) {
                 attempt.error("redirected to plain HTTP")
             } else {
+                tls::redirected(attempt.url());
                 attempt.follow()
             }
         });
@@ -142,9 +144,10 @@ impl Registry {
         for path in &settings.certificates {
             let refuse = |reason: String| Error::Settings(format!("{}: {reason}", path.display()));
             let pem = std::fs::read(path).map_err(|e| refuse(e.to_string()))?;
-            let bundle = reqwest::Certificate::from_pem_bundle(&pem)
-                .map_err(|_| refuse("holds no certificate in PEM form".into()))?;
-            certificates.extend(bundle);
+            match reqwest::Certificate::from_pem_bundle(&pem) {
+                Ok(bundle) if !bundle.is_empty() => certificates.extend(bundle),
+                _ => return Err(refuse("holds no certificate in PEM form".into())),
+            }
         }
         let http = reqwest::Client::builder()
             .user_agent(concat!("stratigraph/", env!("CARGO_PKG_VERSION")))
@@ -321,17 +324,20 @@ impl Registry {
                 }
             };
             self.counters.requests.fetch_add(1, Ordering::Relaxed);
-            let (reason, server) = match self.unless_stopped(what, request.send()).await? {
+            let (reason, server) = match self.unless_stopped(what, tls::send(request)).await? {
                 Ok(answer) if may_pass(answer.status().as_u16()) => {
                     let server = header(answer.headers(), RETRY_AFTER.as_str())
                         .and_then(|v| retry_after(v, SystemTime::now()));
                     (format!("{} answered {}", host.registry, answer.status()), server)
                 }
                 Ok(answer) => return Ok(answer),
-                Err(e) if e.is_redirect() || e.is_builder() => {
+                Err(Failed { error: e, .. }) if e.is_redirect() || e.is_builder() => {
                     return Err(Error::Protocol { what: what.to_owned(), reason: plain(e) });
                 }
-                Err(e) => (format!("{}: {}", host.registry, plain(e)), None),
+                Err(failed) => match failed.for_good(host, what) {
+                    Some(error) => return Err(error),
+                    None => (format!("{}: {}", failed.host, plain(failed.error)), None),
+                },
             };
             let pause = attempts.pause(what, reason, server)?;
             self.counters.repeated.fetch_add(1, Ordering::Relaxed);

@@ -60,6 +60,7 @@ struct State {
     redirects: Vec<(String, String)>,
     guard: Guard,
     tokens: u32,
+    hellos: usize,
     log: Vec<Asked>,
 }
 
@@ -140,6 +141,11 @@ impl FakeRegistry {
         self.state.lock().unwrap().tokens += 1000;
     }
 
+    /// Connections so far that began in TLS.
+    pub fn hellos(&self) -> usize {
+        self.state.lock().unwrap().hellos
+    }
+
     /// Requests so far whose path contains this.
     pub fn asked(&self, path_contains: &str) -> Vec<Asked> {
         let state = self.state.lock().unwrap();
@@ -151,6 +157,12 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
     let Ok(reading) = stream.try_clone() else { return };
     let mut reader = BufReader::new(reading);
     let mut writer = stream;
+    // Who begins in TLS is answered in plain text, as by servers that do not speak it.
+    if reader.fill_buf().is_ok_and(|bytes| bytes.first() == Some(&0x16)) {
+        state.lock().unwrap().hellos += 1;
+        let _ = send(&mut writer, 400, &[], b"400 Bad Request");
+        return;
+    }
     while let Some(asked) = read_request(&mut reader) {
         if answer(&mut writer, state, asked).is_none() {
             return;

@@ -17,15 +17,28 @@ pub struct Served {
 impl Served {
     /// Starts one with its files in `directory`; names and passwords from a file there, if given.
     pub fn start(directory: &Path, htpasswd: Option<&str>) -> Self {
+        Self::start_with(directory, htpasswd, None)
+    }
+
+    /// Starts one that answers in TLS, with the files of its certificate and key.
+    pub fn start_in_tls(directory: &Path, certificate: &str, key: &str) -> Self {
+        Self::start_with(directory, None, Some([certificate, key]))
+    }
+
+    fn start_with(directory: &Path, htpasswd: Option<&str>, tls: Option<[&str; 2]>) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = free.local_addr().expect("an address").to_string();
         drop(free);
         let auth = htpasswd.map_or(String::new(), |file| {
             format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", directory.join(file).display())
         });
+        let tls = tls.map_or(String::new(), |files| {
+            let [certificate, key] = files.map(|file| directory.join(file).display().to_string());
+            format!("  tls:\n    certificate: {certificate}\n    key: {key}\n")
+        });
         let storage = directory.join(format!("storage-{address}"));
         let config = format!(
-            "version: 0.1\nlog:\n  accesslog:\n    disabled: false\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n{auth}",
+            "version: 0.1\nlog:\n  accesslog:\n    disabled: false\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n{tls}{auth}",
             storage.display()
         );
         let file = directory.join(format!("registry-{address}.yml"));

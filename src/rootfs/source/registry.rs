@@ -99,9 +99,12 @@ fn translate(place: &str, error: harvest::Error) -> Error {
     let reason = error.to_string();
     match error {
         E::Answer { status: 404, what, .. } => Error::Missing { place, what },
-        E::Unauthorized { .. } | E::Answer { .. } | E::Credentials { .. } | E::Settings(_) => {
-            Error::Refused { place, reason }
-        }
+        E::Unauthorized { .. }
+        | E::Answer { .. }
+        | E::Credentials { .. }
+        | E::Settings(_)
+        | E::PlainText { .. }
+        | E::Certificate { .. } => Error::Refused { place, reason },
         E::Reference { .. } => Error::Unsupported { place, reason },
         E::Protocol { .. } | E::Digest { .. } => Error::Damaged { place, reason },
         E::GivenUp { .. } | E::TooLong { .. } | E::Stopped { .. } => {
