@@ -150,6 +150,8 @@ pub struct Accuracy {
     pub goals: Vec<Goal>,
     /// Wrong families, and images without an answer that have a base; the first thousand.
     pub failures: Vec<Failure>,
+    /// The same for [`Accuracy::unlisted`].
+    pub unlisted_failures: Vec<Failure>,
     /// Names of pairs of bases of which one has all paths of the other: not told apart if paths were
     /// added or removed.
     pub contained: Vec<(String, String)>,
@@ -223,9 +225,10 @@ pub fn measure(
     let strangers: Vec<_> = images.iter().filter(|(kind, _)| *kind == Kind::UnknownFamily).collect();
     let again = strangers.par_iter().map(|(kind, number)| {
         let made = workshop.make(*kind, 1, options.seed, *number);
-        bench.outcome(&made, &bench.unaware[made.base], &calibration)
+        (*kind, *number, made.base, bench.outcome(&made, &bench.unaware[made.base], &calibration))
     });
-    again.collect::<Vec<_>>().iter().for_each(|outcome| unlisted.add(outcome));
+    let again: Vec<_> = again.collect();
+    again.iter().for_each(|(.., outcome)| unlisted.add(outcome));
     let tuning_bases = (0..bases.bases.len()).filter(|b| workshop.side[*b] == 0);
     summarise(
         &outcomes,
@@ -240,6 +243,7 @@ pub fn measure(
             unlisted,
             confidence: Vec::new(),
             failures: failures(bases, &outcomes),
+            unlisted_failures: failures(bases, &again),
             goals: Vec::new(),
             contained: contained(bases),
         },
