@@ -18,9 +18,9 @@ fn rootfs(directory: &Path, ranks_: usize, output: &str) -> Command {
     command
 }
 
-/// Six images on three bases of busybox: `base`, `more` (an upper layer), `gone` (whiteouts), `swap`
-/// (files for directories and the reverse), `names` (long, odd and non-UTF-8 names), and `hand`, with
-/// layers that no tool writes but the specification allows.
+/// Images of busybox: `base`, `more` (an upper layer), `gone` (whiteouts), `swap` (files for directories
+/// and the reverse), `names` (long, odd and non-UTF-8 names), `hand`, with layers that no tool writes but
+/// the specification allows, and `insert`, with an archive that just stops.
 fn images(directory: &Path) {
     sh(
         directory,
@@ -70,6 +70,11 @@ line'; printf x > ' '; cd ../..
     }
     std::fs::write(directory.join("hand.tar"), layer.into_inner().expect("a vector")).expect("a file");
     sh(directory, "umoci raw add-layer --image oci:base --tag hand hand.tar");
+    // This writes no padding behind the last file, and no end.
+    sh(
+        directory,
+        "printf odd > file; umoci insert --image oci:base --tag insert file /etc/inserted 2>/dev/null",
+    );
 }
 
 fn unpacked(directory: &Path, layout: &str, name: &str) -> BTreeSet<Vec<u8>> {
@@ -127,7 +132,7 @@ fn unescaped(line: &[u8]) -> Vec<u8> {
     path
 }
 
-const NAMES: [&str; 6] = ["base", "more", "gone", "swap", "names", "hand"];
+const NAMES: [&str; 7] = ["base", "more", "gone", "swap", "names", "hand", "insert"];
 
 #[test]
 fn paths_are_those_of_umoci_and_a_walk() {
@@ -140,7 +145,7 @@ fn paths_are_those_of_umoci_and_a_walk() {
     // The same images with zstd layers, and one as `docker save` writes it.
     sh(
         dir,
-        "for name in base more gone swap names hand; do
+        "for name in base more gone swap names hand insert; do
             skopeo copy -q --insecure-policy --dest-compress-format zstd --dest-compress oci:oci:$name oci:zstd:$name
          done
          skopeo copy -q --insecure-policy oci:oci:gone docker-archive:gone.tar:example/gone:1",

@@ -47,6 +47,8 @@ pub struct Members<R> {
     offset: u64,
     /// Content and padding of the member before.
     pending: u64,
+    /// Of these, the padding.
+    padding: u64,
     global: Extension,
 }
 
@@ -62,7 +64,7 @@ impl<R: Read> Members<R> {
     /// Reads from the start of an archive. Each member costs few, small reads: give a reader that
     /// has a buffer.
     pub fn new(reader: R) -> Self {
-        Self { reader, offset: 0, pending: 0, global: Extension::default() }
+        Self { reader, offset: 0, pending: 0, padding: 0, global: Extension::default() }
     }
 
     /// The reader, for what comes behind the archive's end.
@@ -136,6 +138,7 @@ impl<R: Read> Members<R> {
             self.skip_sparse_map()?;
         }
         self.pending = padded(member.size).ok_or_else(|| self.damaged("an impossible size"))?;
+        self.padding = self.pending - member.size;
         Ok(true)
     }
 
@@ -191,8 +194,12 @@ impl<R: Read> Members<R> {
             let want = self.pending.min(buffer.len() as u64) as usize;
             let read = self.fill(&mut buffer[..want])?;
             self.pending -= read as u64;
-            if read < want {
+            if read < want && self.pending > self.padding {
                 return Err(self.damaged("the archive is cut inside a file"));
+            }
+            if read < want {
+                // The last padding, and the end behind it, some writers leave out and readers do not miss.
+                self.pending = 0;
             }
         }
         Ok(())
@@ -219,7 +226,8 @@ impl<R: Read> Members<R> {
         if self.fill(&mut content)? < content.len() {
             return Err(self.damaged("the archive is cut inside an extended header"));
         }
-        self.pending = padded(size).unwrap_or(size) - size;
+        self.padding = padded(size).unwrap_or(size) - size;
+        self.pending = self.padding;
         Ok(content)
     }
 
@@ -439,6 +447,16 @@ mod tests {
         assert_eq!((&found[0].path, found[0].size), (&name, 513));
         assert_eq!((found[1].kind, found[1].path.as_slice()), (b'5', b"old/".as_slice()));
         assert_eq!(found[2].kind, b'0');
+    }
+
+    #[test]
+    fn the_last_padding_may_be_missing() {
+        let archive = [block(b"x", b'0', 600).as_slice(), &[1; 1024]].concat();
+        for whole in [1112, 1113, 1535, 1536] {
+            let found = members(&archive[..whole]).unwrap();
+            assert_eq!((found.len(), found[0].size), (1, 600), "{whole} bytes");
+        }
+        assert!(members(&archive[..1111]).is_err());
     }
 
     #[test]
