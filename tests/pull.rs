@@ -302,6 +302,61 @@ fn a_killed_campaign_asks_a_registry_for_no_finished_layer_again() {
 }
 
 #[test]
+fn evidence_needs_no_layer_and_a_repository_that_is_gone_is_one_failure() {
+    if !tools(&["skopeo", "docker-registry"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    let shared = vec![b"bin/sh".to_vec(), b"etc/passwd".to_vec()];
+    let tool = vec![shared.clone(), vec![b"opt/tool".to_vec()]];
+    empty_files(&dir.join("oci"), &[("base".to_owned(), vec![shared]), ("tool".to_owned(), tool)].into());
+    let served = Served::start(dir, None);
+    let address = &served.address;
+    sh(
+        dir,
+        &format!(
+            "skopeo copy -q --insecure-policy --dest-tls-verify=false oci:oci:tool docker://{address}/lab/tool:1"
+        ),
+    );
+    std::fs::write(dir.join("list"), format!("{address}/lab/tool:*\n{address}/lab/gone:*\n"))
+        .expect("a file");
+    let named = ["--name", "oci:oci:base=lab:1"];
+    succeed(
+        stratigraph(1).current_dir(dir).args(["bases", "--image", "oci:oci:base", "-o", "b.h5"]).args(named),
+    );
+    let before = served.blobs_sent();
+    let options = ["rootfs", "--universe", "b.h5", "--list", "list", "--plain-http", address, "-o", "out"];
+    let rootfs = |more: &[&str]| run(stratigraph(1).current_dir(dir).args(options).args(more));
+    let answer = || -> serde_json::Value {
+        let command = ["classify", "out/rootfs.h5", "--bases", "b.h5", "--json", "answers.json"];
+        succeed(stratigraph(1).current_dir(dir).args(command));
+        let text = std::fs::read(dir.join("answers.json")).expect("a file");
+        serde_json::from_slice::<serde_json::Value>(&text).expect("JSON")["images"][0].clone()
+    };
+    let (code, out, err) = rootfs(&["--no-layers"]);
+    let gone = format!("failed: {address}/lab/gone:*: ");
+    assert!(code == 3 && err.lines().count() == 1 && err.starts_with(&gone), "{code} {out}{err}");
+    // The config alone was sent.
+    let sent: usize = served.blobs_sent().iter().map(|(d, n)| n - before.get(d).copied().unwrap_or(0)).sum();
+    assert_eq!(sent, 1);
+    let evidence = answer();
+    assert_eq!(
+        (&evidence["evidence"]["family"], &evidence["evidence"]["kind"]),
+        (&"lab".into(), &"diff-ids".into())
+    );
+    assert_eq!(evidence["notes"][0], "paths not read: layers were not to be read");
+    // The layers can be read later; then there are paths, also where none is to be read.
+    for more in [&[][..], &["--no-layers"]] {
+        let (code, out, err) = rootfs(more);
+        assert!(code == 3 && err.starts_with(&gone), "{code} {out}{err}");
+        assert_eq!(answer()["published"]["family"], "lab");
+    }
+    let about = std::fs::read_to_string(dir.join("out/rootfs.json")).expect("a file");
+    assert!(about.contains("lab/gone:*"), "{about}");
+}
+
+#[test]
 fn trees_of_shpc_and_images_that_cannot_be_read_whole() {
     let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();

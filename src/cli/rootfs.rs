@@ -6,7 +6,7 @@ use super::show::{self, Progress, Steps};
 use super::{Code, Context, limits};
 use crate::h5;
 use crate::report;
-use crate::rootfs::campaign::{Campaign, Outcome, Round};
+use crate::rootfs::campaign::{Campaign, Failure, Outcome, Round};
 use crate::rootfs::layer::Limits;
 use crate::rootfs::list::{self, List, Skipped, Tags};
 use crate::rootfs::results::Results;
@@ -91,6 +91,11 @@ pub struct Args {
     #[arg(long)]
     toc: bool,
 
+    /// Read no layer, only manifests and configs: enough for the answer by evidence. Images whose layers are
+    /// kept from earlier campaigns have paths all the same
+    #[arg(long, conflicts_with_all = ["toc", "paths"])]
+    no_layers: bool,
+
     /// Wait after each layer (for tests of restarts)
     #[arg(long, hide = true, env = "STRATIGRAPH_LAYER_DELAY_MS", default_value_t = 0)]
     layer_delay_ms: u64,
@@ -126,7 +131,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
         );
     }
     let sources = Sources::new(registries);
-    let (targets, skipped) = targets(args, context, &sources)?;
+    let Targets { images: targets, passed_over, failures } = targets(args, context, &sources)?;
     let layers = args.layers.clone().unwrap_or_else(|| args.output.join("layers"));
     let platform = PlatformChoice { wanted: args.platform.clone(), fallback: !args.strict_platform };
     let bars = Bars::new(context);
@@ -141,6 +146,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
             path_bytes: args.max_path,
             ..Limits::default()
         },
+        read_layers: !args.no_layers,
         toc: args.toc,
         output: &args.output,
         layers: &layers,
@@ -151,9 +157,11 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
         pause: std::time::Duration::from_millis(args.layer_delay_ms),
         progress: &|round, done, total| bars.set(round, done, total),
     };
-    let outcome = campaign.run(&context.world)?;
+    let mut outcome = campaign.run(&context.world)?;
+    outcome.failures.extend(failures);
+    outcome.failures.sort();
     steps.mark("campaign");
-    let code = conclude(args, context, &campaign, outcome, &skipped, steps)?;
+    let code = conclude(args, context, &campaign, outcome, &passed_over, steps)?;
     // All ranks end with the same code.
     let mut shared = [code as u64];
     context.world.max_u64(&mut shared);
@@ -205,6 +213,7 @@ fn conclude(
         "max_entries": args.max_entries,
         "max_path": args.max_path,
         "toc": args.toc,
+        "no_layers": args.no_layers,
     });
     let results = Results {
         universe: Universe::from_parts(
@@ -298,10 +307,19 @@ fn read_universe(path: &Path) -> anyhow::Result<Universe> {
     Ok(universe)
 }
 
-/// All images that were asked for, each once, in the order given, the same on all ranks; and, on rank 0,
-/// what the lists name that is none.
-fn targets(args: &Args, context: &Context, sources: &Sources) -> anyhow::Result<(Vec<String>, Vec<Skipped>)> {
-    let (mut message, mut passed_over) = (Vec::new(), Vec::new());
+/// What is asked for.
+struct Targets {
+    /// All images, each once, in the order given; the same on all ranks.
+    images: Vec<String>,
+    /// What the lists name that is no image; on rank 0 only.
+    passed_over: Vec<Skipped>,
+    /// Repositories whose tags could not be had; on rank 0 only.
+    failures: Vec<Failure>,
+}
+
+fn targets(args: &Args, context: &Context, sources: &Sources) -> anyhow::Result<Targets> {
+    let mut message = Vec::new();
+    let (mut passed_over, mut failures) = (Vec::new(), Vec::new());
     if context.world.is_root() {
         let tags = if args.all_tags { Tags::All } else { Tags::Latest };
         let mut all = Vec::new();
@@ -312,15 +330,19 @@ fn targets(args: &Args, context: &Context, sources: &Sources) -> anyhow::Result<
             let list = List::read(path, tags)?;
             passed_over.extend(list.skipped);
             for image in list.images {
+                // One odd line, or one repository that is gone, must not end a campaign of thousands.
                 match sources.expand(&image.reference) {
                     Ok(names) => all.extend(names),
-                    // One odd line must not end a campaign of thousands.
                     Err(e @ source::Error::Unsupported { .. }) => passed_over.push(Skipped {
                         place: image.place,
                         kind: list::Kind::NoReference,
                         reason: e.beside(&image.reference),
                     }),
-                    Err(e) => return Err(e.into()),
+                    Err(e) => failures.push(Failure {
+                        reason: e.beside(&image.reference),
+                        image: image.reference,
+                        layer: None,
+                    }),
                 }
             }
         }
@@ -330,12 +352,16 @@ fn targets(args: &Args, context: &Context, sources: &Sources) -> anyhow::Result<
         let mut seen = std::collections::HashSet::new();
         all.retain(|target| seen.insert(target.clone()));
         if all.is_empty() {
-            bail!(crate::pairs::Error::Refused("no images: name some, or give --list".into()));
+            let reason = match failures.first() {
+                None => "no images: name some, or give --list".into(),
+                Some(failure) => format!("no images: {}: {}", failure.image, failure.reason),
+            };
+            bail!(crate::pairs::Error::Refused(reason));
         }
         message = serde_json::to_vec(&all)?;
     }
     context.world.broadcast(&mut message);
-    Ok((serde_json::from_slice(&message)?, passed_over))
+    Ok(Targets { images: serde_json::from_slice(&message)?, passed_over, failures })
 }
 
 /// The places that images come from, each opened once.

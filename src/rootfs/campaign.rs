@@ -43,6 +43,9 @@ pub struct Campaign<'a> {
     pub platform: &'a PlatformChoice,
     /// Bounds on a layer.
     pub limits: Limits,
+    /// Read the layers that are not kept yet; else only what images are made of is read, which is enough for
+    /// evidence, and images whose layers are all kept have paths.
+    pub read_layers: bool,
     /// Read tables of contents instead of layers where there are any ([`super::toc`]).
     pub toc: bool,
     /// Directory of the results.
@@ -274,6 +277,9 @@ impl Campaign<'_> {
             .collect();
         outcome.layers = distinct.len() as u64;
         outcome.found = (distinct.len() - missing.len()) as u64;
+        if !self.read_layers {
+            return Ok(Vec::new());
+        }
 
         let identity = self.universe.identity();
         let total: u64 = missing.iter().map(|d| d.layer.size).sum();

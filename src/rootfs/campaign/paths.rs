@@ -106,7 +106,9 @@ impl Campaign<'_> {
                     let name = digest.to_string();
                     lost.get(name.as_str()).map(|f| format!("layer {name}: {}", f.reason))
                 });
-                outcome.paths.push(Err(reason.unwrap_or_else(|| "a layer was not read".into())));
+                let untold =
+                    if self.read_layers { "a layer was not read" } else { "layers were not to be read" };
+                outcome.paths.push(Err(reason.unwrap_or_else(|| untold.into())));
                 continue;
             };
             outcome.paths.push(match &sets[*number as usize] {
