@@ -173,6 +173,13 @@ pub fn signs() -> impl Iterator<Item = (u16, String)> {
     })
 }
 
+/// True if a sign is of a keyring, which is a package of its own: whoever fetches packages of a
+/// distribution or bootstraps it installs that, on whatever distribution (Debian's is in Ubuntu's archive,
+/// and the reverse). All other signs are of packages that only the distribution itself has.
+pub fn is_keyring(path: &[u8]) -> bool {
+    path.windows(7).any(|part| part == b"keyring")
+}
+
 /// The number of the distribution that bases of a family are of, if it is known.
 pub fn distribution_of(family: &str) -> Option<u16> {
     let last = family.rsplit('/').next().unwrap_or(family);
@@ -204,5 +211,8 @@ mod tests {
         assert_eq!(of("etc/SuSE-release"), distribution_of("opensuse/leap"));
         assert_eq!(distribution_of("mine"), None);
         assert_eq!(of("etc/os-release"), None);
+        let keyrings = |path: &str| of(path).is_some() && is_keyring(path.as_bytes());
+        assert!(keyrings("usr/share/keyrings/debian-archive-removed-keys.gpg"));
+        assert!(keyrings("var/lib/dpkg/info/ubuntu-keyring.list") && !keyrings("etc/dpkg/origins/ubuntu"));
     }
 }

@@ -23,9 +23,10 @@ pub struct Calibration {
 }
 
 /// The most confidence in an image that is contested ([`Fit::contested`]): two distributions sign it and
-/// its base is not nearly whole, or the base of another family is there as wholly. The tuning part has no
-/// image of the first sort on a base of the database, so that no more can be supported; in the second
-/// nothing tells which of the two was there first.
+/// its base is not nearly whole; or the base of another family is there as wholly; or nothing but a keyring
+/// signs it and its directories have holes. Of the first sort the tuning part has no image on a base of the
+/// database, of the third none on a family outside it, so that no more can be supported; in the second
+/// nothing tells which of the two bases was there first.
 const CONTESTED: f64 = 0.9;
 
 impl Calibration {

@@ -11,7 +11,7 @@ pub const FAMILY: usize = 7;
 pub const VERSION: usize = 9;
 
 /// Below this share of its nearest base's core paths an image that another distribution signs, too, is
-/// contested.
+/// contested; and below this share of those in the directories that are there, one that only a keyring signs.
 const NEARLY_WHOLE: f64 = 0.975;
 
 /// A family and how well it fits: its best base, and what speaks for it.
@@ -23,7 +23,8 @@ pub struct Candidate {
     pub lane: usize,
     /// Share of that base's core paths that the image has.
     pub coverage: f64,
-    /// Another distribution signs the image, too, and the base is not nearly whole.
+    /// Another distribution signs the image, too, and the base is not nearly whole; or the family's own
+    /// signs it with no more than a keyring, and the directories that are there are not nearly whole.
     pub contested: bool,
     /// Each grows with the odds that the family is right:
     ///
@@ -92,6 +93,7 @@ struct Counts {
     strange: u32,
     covered: u32,
     signs: u32,
+    keyrings: u32,
     patchy: Count,
 }
 
@@ -117,6 +119,7 @@ pub fn candidates(model: &Model, tally: &Tally) -> Vec<Candidate> {
                 let own = model.distribution[family] == Some(block.sign);
                 if own && !model.in_another_family(i, family) {
                     count.signs += present;
+                    count.keyrings += if block.keyring { present } else { 0 };
                 } else if !own && !model.in_family(i, family) {
                     foreign[family * signs::COUNT + usize::from(block.sign)] += present;
                 }
@@ -155,17 +158,20 @@ pub fn candidates(model: &Model, tally: &Tally) -> Vec<Candidate> {
             .filter(|lane| model.family[*lane] == family && model.totals.signs[*lane] > 0)
             .map(|lane| share(signed[lane], model.totals.signs[lane]))
             .reduce(f64::max);
+        let holes = ratio(count.patchy.present, count.patchy.of);
+        // A relative that is in no list has most of the paths, and can have the keyring installed.
+        let nameless = model.distribution[family].is_some() && count.signs == count.keyrings;
         Candidate {
             family,
             lane,
             coverage,
-            contested: theirs > 0 && coverage < NEARLY_WHOLE,
+            contested: theirs > 0 && coverage < NEARLY_WHOLE || nameless && 1.0 - holes < NEARLY_WHOLE,
             features: [
                 odds(ratio(count.every, model.totals.every[family])),
                 -f64::from(theirs).ln_1p(),
                 f64::from(count.signs).ln_1p(),
                 signed_share.map_or(0.0, odds),
-                -(ratio(count.patchy.present, count.patchy.of) + 0.003).ln(),
+                -(holes + 0.003).ln(),
                 -(1.003 - coverage).ln(),
                 -ratio(count.strange, count.own).ln_1p(),
             ],

@@ -75,6 +75,8 @@ pub(super) struct Block {
     pub core: bool,
     /// Number of the distribution that signs here, or [`NO_SIGN`].
     pub sign: u16,
+    /// The sign is of a keyring ([`signs::is_keyring`]).
+    pub keyring: bool,
     /// Family whose name the paths carry, or `u16::MAX`; only where no base of another family has them.
     pub brand: u16,
 }
@@ -184,7 +186,7 @@ impl Model {
         }
         let is_artefact = |path: &[u8]| EXPORT_ARTEFACTS.iter().any(|a| a.as_bytes() == path);
         let stems: Vec<_> = families.iter().map(|f| stem(f)).collect();
-        let mut ids: FxHashMap<(u32, u16, u16, &[u64]), u32> = FxHashMap::default();
+        let mut ids: FxHashMap<(u32, u16, u16, bool, &[u64]), u32> = FxHashMap::default();
         let mut blocks: Vec<Block> = Vec::new();
         let mut block_of = Vec::with_capacity(of.len());
         for (id, path) in bases.universe.iter().enumerate() {
@@ -207,8 +209,9 @@ impl Model {
             let alone = |family: usize| has(family) && !(0..families.len()).any(|f| f != family && has(f));
             let brand = if core { brand(path, &stems).filter(|f| alone(*f)) } else { None };
             let brand = brand.map_or(u16::MAX, |family| family as u16);
-            let block = *ids.entry((cluster, brand, sign, mask)).or_insert_with(|| {
-                blocks.push(Block { cluster, size: 0, core, brand, sign });
+            let keyring = sign != NO_SIGN && signs::is_keyring(path);
+            let block = *ids.entry((cluster, brand, sign, keyring, mask)).or_insert_with(|| {
+                blocks.push(Block { cluster, size: 0, core, brand, sign, keyring });
                 blocks.len() as u32 - 1
             });
             blocks[block as usize].size += 1;

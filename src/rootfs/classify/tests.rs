@@ -114,18 +114,59 @@ fn an_image_without_known_paths_is_not_answered() {
     assert_eq!(exported.published.map(|p| (p.score, p.ties.len())), Some((1.0, 2)));
 }
 
+/// Sixty paths in each of these places.
+fn sixty(places: &[&str]) -> Vec<Vec<u8>> {
+    places.iter().flat_map(|p| (0..60).map(move |i| format!("{p}/{i}").into_bytes())).collect()
+}
+
+fn base(name: &str, paths: Vec<Vec<u8>>) -> NewBase {
+    NewBase { name: name.into(), origin: "test".into(), created: String::new(), paths }
+}
+
+#[test]
+fn a_keyring_names_nobody_whose_directories_have_holes() {
+    let signed = |mut paths: Vec<Vec<u8>>, signs: &[&str]| {
+        paths.extend(signs.iter().map(|sign| sign.as_bytes().to_vec()));
+        paths
+    };
+    let keyring = ["usr/share/keyrings/debian-archive-keyring.gpg"];
+    let debian = sixty(&["usr/bin", "usr/lib/one", "etc/a", "usr/libexec"]);
+    let named = ["etc/dpkg/origins/ubuntu", "usr/share/keyrings/ubuntu-archive-keyring.gpg"];
+    let ubuntu = sixty(&["usr/bin", "usr/lib/two", "etc/b", "usr/sbin"]);
+    let bases = vec![
+        base("debian:1", signed(debian.clone(), &keyring)),
+        base("ubuntu:1", signed(ubuntu.clone(), &named)),
+    ];
+    let bases = Bases::new(bases, vec![], Provenance::default()).unwrap();
+    let classifier = Classifier::new(&bases, Calibration::default());
+    let contested = |paths: &[Vec<u8>], signs: &[&str], family: &str| {
+        let set = bases.set_of(signed(paths.to_vec(), signs).iter().map(Vec::as_slice));
+        let mut tally = classifier.model.tally();
+        classifier.model.score(&set, &mut tally);
+        let fit = fit(&classifier.model, &tally, &classifier.calibration.family).unwrap();
+        assert!(bases.bases[classifier.model.base[fit.best]].name.starts_with(family));
+        assert!(classifier.calibration.family(&fit) <= 0.9 || !fit.contested);
+        fit.contested
+    };
+    // A tenth of every directory is missing, as in a relative; or a whole directory, as where it was slimmed.
+    let holes = |paths: &[Vec<u8>]| -> Vec<Vec<u8>> {
+        paths.iter().enumerate().filter(|(i, _)| i % 10 != 3).map(|(_, path)| path.clone()).collect()
+    };
+    let slim: Vec<_> = debian.iter().filter(|path| !path.starts_with(b"usr/libexec")).cloned().collect();
+    assert!(!contested(&debian, &keyring, "debian") && !contested(&slim, &keyring, "debian"));
+    assert!(contested(&holes(&debian), &keyring, "debian") && contested(&holes(&debian), &[], "debian"));
+    // A sign that only the distribution itself has is another matter.
+    assert!(
+        !contested(&holes(&ubuntu), &named, "ubuntu") && contested(&holes(&ubuntu), &named[1..], "ubuntu")
+    );
+}
+
 #[test]
 fn confidence_is_capped_where_two_bases_are_there_as_wholly() {
     // Far more paths than `world` has, so that one base alone is beyond doubt.
-    let base = |name: &str, places: &[&str]| NewBase {
-        name: name.into(),
-        origin: "test".into(),
-        created: String::new(),
-        paths: places.iter().flat_map(|p| (0..60).map(move |i| format!("{p}/{i}").into_bytes())).collect(),
-    };
     let bases = vec![
-        base("alpha:1", &["usr/bin", "usr/lib/alpha", "etc/a", "usr/libexec"]),
-        base("beta:1", &["usr/bin", "usr/lib/beta", "etc/b", "usr/sbin"]),
+        base("alpha:1", sixty(&["usr/bin", "usr/lib/alpha", "etc/a", "usr/libexec"])),
+        base("beta:1", sixty(&["usr/bin", "usr/lib/beta", "etc/b", "usr/sbin"])),
     ];
     let bases = Bases::new(bases, vec![], Provenance::default()).unwrap();
     let classifier = Classifier::new(&bases, Calibration::default());
