@@ -302,6 +302,26 @@ fn a_killed_campaign_asks_a_registry_for_no_finished_layer_again() {
 }
 
 #[test]
+fn the_limit_on_connections_holds_for_all_ranks_together() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    let layers = (0..16).map(|i| vec![format!("opt/{i}").into_bytes()]).collect();
+    empty_files(&dir.join("oci"), &[("many".to_owned(), layers)].into());
+    std::fs::write(dir.join("universe"), "opt/3\nopt/none\n").expect("a file");
+    let fake = FakeRegistry::start();
+    serve(&fake, &dir.join("oci"), "many");
+    fake.slowly(std::time::Duration::from_millis(150));
+    let name = format!("{}/lab/tool:many", fake.address());
+    // Two ranks of three threads, which would read six layers at a time.
+    let mut command = ranks(2, 3);
+    command.current_dir(dir).args(["rootfs", "--universe", "universe", "-o", "out", "--connections", "3"]);
+    succeed(command.args(["--plain-http", fake.address(), "--request-rate", "1e6", &name]));
+    assert_eq!(paths(&dir.join("out"))["many"], ["opt/3"]);
+    // Two of the three are one rank's.
+    assert!((2..=3).contains(&fake.most_in_flight()), "{}", fake.most_in_flight());
+}
+
+#[test]
 fn evidence_needs_no_layer_and_a_repository_that_is_gone_is_one_failure() {
     if !tools(&["skopeo", "docker-registry"]) {
         return;

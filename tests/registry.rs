@@ -1,6 +1,7 @@
 //! The registry client against a registry that misbehaves on request.
 
 #[path = "support/fake_registry.rs"]
+#[allow(dead_code)]
 mod fake_registry;
 
 use fake_registry::{FakeRegistry, Fault, Guard, digest};

@@ -61,6 +61,9 @@ struct State {
     guard: Guard,
     tokens: u32,
     hellos: usize,
+    slow: Duration,
+    in_flight: usize,
+    most_in_flight: usize,
     log: Vec<Asked>,
 }
 
@@ -141,6 +144,16 @@ impl FakeRegistry {
         self.state.lock().unwrap().tokens += 1000;
     }
 
+    /// From now on each answer takes so long.
+    pub fn slowly(&self, pause: Duration) {
+        self.state.lock().unwrap().slow = pause;
+    }
+
+    /// The most requests so far that waited for their answers at the same time.
+    pub fn most_in_flight(&self) -> usize {
+        self.state.lock().unwrap().most_in_flight
+    }
+
     /// Connections so far that began in TLS.
     pub fn hellos(&self) -> usize {
         self.state.lock().unwrap().hellos
@@ -164,6 +177,15 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
         return;
     }
     while let Some(asked) = read_request(&mut reader) {
+        let pause = {
+            let mut state = state.lock().unwrap();
+            state.in_flight += 1;
+            state.most_in_flight = state.most_in_flight.max(state.in_flight);
+            state.slow
+        };
+        std::thread::sleep(pause);
+        // Before the answer: who has that may ask again at once.
+        state.lock().unwrap().in_flight -= 1;
         if answer(&mut writer, state, asked).is_none() {
             return;
         }
