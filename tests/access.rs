@@ -87,6 +87,11 @@ fn certificates_are_checked_and_more_can_be_trusted() {
     let options = ["rootfs", "--universe", "universe", "-o", "other", "--ca", "ca.pem", &other];
     let (code, out, err) = run(stratigraph(1).current_dir(dir).args(options));
     assert!(code == 3 && err.contains("not valid for name"), "{code} {out}{err}");
+    // Asked without TLS it says what it wants.
+    let plain = ["rootfs", "--universe", "universe", "-o", "plain", "--plain-http", "127.0.0.1", &name];
+    let (code, out, err) = run(stratigraph(1).current_dir(dir).args(plain));
+    let told = "the answer was 400 (Client sent an HTTP request to an HTTPS server.)";
+    assert!(code == 3 && err.contains(told), "{code} {out}{err}");
     support::refused(
         stratigraph(1)
             .current_dir(dir)

@@ -84,6 +84,13 @@ fn what_is_not_there_is_told_as_the_registry_tells_it() {
     let image = Registry::reference(&format!("{}/lab/other:1", fake.address())).unwrap();
     let error = client.manifest(&image).unwrap_err().to_string();
     assert!(error.ends_with("lab/other:1: the answer was 404 (not here)"), "{error}");
+    // Not what a storage service may quote of a signed address.
+    fake.fault("other", Fault::Text(400, "no /blob?signature=hunter2"));
+    let error = client.manifest(&image).unwrap_err().to_string();
+    assert!(error.ends_with("lab/other:1: the answer was 400"), "{error}");
+    fake.fault("other", Fault::Text(400, "wrong\nhere"));
+    let error = client.manifest(&image).unwrap_err().to_string();
+    assert!(error.ends_with("lab/other:1: the answer was 400 (wrong)"), "{error}");
     assert!(matches!(Registry::reference("UPPER case"), Err(Error::Reference { .. })));
 }
 

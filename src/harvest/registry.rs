@@ -437,11 +437,17 @@ pub(super) fn plain(error: reqwest::Error) -> String {
 }
 
 /// What a registry says about a refusal: the first message of its JSON (OCI distribution
-/// specification, "Error codes"), short and on one line.
+/// specification, "Error codes"), or the first line of a plain text; short and on one line.
 fn detail(body: &[u8]) -> String {
-    let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    let error = &json["errors"][0];
-    let text = error["message"].as_str().or(error["code"].as_str()).unwrap_or_default();
+    let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let error = json.as_ref().map(|json| &json["errors"][0]);
+    let text = match error {
+        Some(error) => error["message"].as_str().or(error["code"].as_str()).unwrap_or_default(),
+        // A server that wants TLS says so like this.
+        None => std::str::from_utf8(body).ok().and_then(|text| text.lines().next()).unwrap_or_default(),
+    };
+    // Pages for people are not quoted, nor addresses with a query, which may be signed.
+    let text = if text.starts_with('<') || text.contains('?') { "" } else { text };
     let text: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
     if text.is_empty() { text } else { format!(" ({text})") }
 }

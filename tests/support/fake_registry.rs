@@ -15,6 +15,8 @@ use std::time::Duration;
 pub enum Fault {
     /// Answer with this status and these header lines.
     Status(u16, Vec<String>),
+    /// Answer with this status and this text.
+    Text(u16, &'static str),
     /// Say the right length, send this many bytes, close.
     Cut(usize),
     /// Say the right length, send this many bytes, then nothing for a long time.
@@ -226,6 +228,9 @@ fn answer(writer: &mut TcpStream, state: &Mutex<State>, asked: Asked) -> Option<
     let fault = at.and_then(|at| state.faults.remove(at)).map(|(_, fault)| fault);
     if let Some(Fault::Status(status, headers)) = fault {
         return send(writer, status, &headers, b"{\"errors\":[{\"message\":\"as ordered\"}]}");
+    }
+    if let Some(Fault::Text(status, text)) = fault {
+        return send(writer, status, &[], text.as_bytes());
     }
     if path.starts_with("/token") {
         return token(writer, &mut state, &asked);
