@@ -92,15 +92,28 @@ fn check(values: &[f32], dims: usize, multiplicity: &Multiplicity, options: &Opt
     let all = Rows::new(values, dims);
     rows::check_unit(&all, "test").unwrap();
     let groups = Groups::of(&all);
-    for cpu in Cpu::all() {
+    let prepared = |cpu| {
         let options = Options { cpu, ..options.clone() };
-        let prepared = Prepared::new(all, &groups, multiplicity, options).unwrap();
-        let (found, expected) = (run(&prepared), brute_force(&prepared));
-        assert_eq!(found.counts, expected.counts, "{cpu:?}");
-        assert_eq!(found.range, expected.range, "{cpu:?}");
-        assert_eq!(found.neighbours, expected.neighbours, "{cpu:?}");
+        Prepared::new(all, &groups, multiplicity, options).unwrap()
+    };
+    let expected = brute_force(&prepared(Cpu::Portable));
+    let check = |prepared: &Prepared<'_>, how: &str| {
+        let found = run(prepared);
+        assert_eq!(found.counts, expected.counts, "{how}");
+        assert_eq!(found.range, expected.range, "{how}");
+        assert_eq!(found.neighbours, expected.neighbours, "{how}");
         let edges: Vec<_> = found.edges.iter().map(|e| (e.first, e.second, e.score.to_bits())).collect();
-        assert_eq!(edges, expected.edges, "{cpu:?}");
+        assert_eq!(edges, expected.edges, "{how}");
+    };
+    for cpu in Cpu::all() {
+        check(&prepared(cpu), cpu.name());
+    }
+    #[cfg(target_arch = "x86_64")]
+    if dims <= 300 && Cpu::all().contains(&Cpu::Avx2) {
+        let prepared = prepared(Cpu::Avx2);
+        if let Some(filter) = Dense::along_axes(&prepared.rows, &prepared.bins, prepared.bound) {
+            check(&Prepared { filter: Box::new(filter), ..prepared }, "along axes");
+        }
     }
 }
 

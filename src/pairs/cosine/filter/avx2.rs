@@ -66,9 +66,19 @@ macro_rules! lines {
     };
 }
 
+/// What the words of a panel are.
+#[derive(Debug, Clone, Copy)]
+pub struct Words {
+    /// So many words are one f32 each, summed at once ...
+    pub lead: usize,
+    /// ... the rest are summed so many at a time ...
+    pub chunk: usize,
+    /// ... and, as integers, their sums multiplied by this.
+    pub unit: f32,
+}
+
 /// Scores of one micro-tile: panels `a` of 4 x 6 rows against panel `b` of 16 rows, and counts
-/// `pending` on the way. A word is an f32; with `unit` a pair of integers, whose sums are multiplied
-/// by it, chunk by chunk.
+/// `pending` on the way. A word is an f32; with `INTEGERS` it is a pair of integers after the lead.
 ///
 /// # Safety
 /// The CPU has AVX2 and FMA. `a` holds 24 words a line, `b` as many lines of 16. Every cell in
@@ -78,8 +88,7 @@ macro_rules! lines {
 pub unsafe fn scores<const WEIGHTED: bool, const INTEGERS: bool>(
     a: &[u32],
     b: &[u32],
-    chunk: usize,
-    unit: f32,
+    words: Words,
     scores: &mut Scores,
     pending: Option<&Pending>,
     tally: &mut Tally<'_>,
@@ -87,15 +96,22 @@ pub unsafe fn scores<const WEIGHTED: bool, const INTEGERS: bool>(
     let lines = b.len() / NR;
     debug_assert!(a.len() == lines * Shape::TALL.rows);
     let mut counted = pending.map_or(PAIRS, |_| 0);
-    let (chunks, sixes) = (lines.div_ceil(chunk), Shape::TALL.rows / ROWS);
+    let Words { lead, chunk, unit } = words;
+    let leads = usize::from(lead > 0);
+    let (chunks, sixes) = (leads + (lines - lead).div_ceil(chunk), Shape::TALL.rows / ROWS);
+    // Pairs to be counted after every four lines, so that all are when the lines are through.
+    let batches = (PAIRS / BATCH).div_ceil((sixes * (lines / 4)).max(1)).min(4);
     // Panel `a` is read from one end to the other, unless `b` is so large that its chunks have to be
     // used by all rows while they are near.
     let straight = b.len() <= NEAR;
     for turn in 0..chunks * sixes {
         let (six, first) =
             if straight { (turn / chunks, turn % chunks) } else { (turn % sixes, turn / sixes) };
-        let first = first * chunk;
-        let here = chunk.min(lines - first);
+        let in_f32 = !INTEGERS || first < leads;
+        let (first, here) = match first.checked_sub(leads) {
+            None => (0, lead),
+            Some(c) => (lead + c * chunk, chunk.min(lines - lead - c * chunk)),
+        };
         let mut sums: Sums = [[_mm256_setzero_ps(); 2]; ROWS];
         // SAFETY: lines first .. first + here <= lines of the panels; rows of the six lie
         // inside the micro-tile; counting stops after the last pair; the rest is this
@@ -104,26 +120,28 @@ pub unsafe fn scores<const WEIGHTED: bool, const INTEGERS: bool>(
             let mut a = a.as_ptr().add((six * lines + first) * ROWS);
             let mut b = b.as_ptr().add(first * NR);
             for _ in 0..here / 4 {
-                if INTEGERS {
-                    lines!(a, b, sums, 0, 1, 2, 3);
-                } else {
+                if in_f32 {
                     for k in 0..4 {
                         step(a.add(k * ROWS), b.add(k * NR), &mut sums);
                     }
+                } else {
+                    lines!(a, b, sums, 0, 1, 2, 3);
                 }
                 (a, b) = (a.add(4 * ROWS), b.add(4 * NR));
-                if counted < PAIRS
-                    && let Some(pending) = pending
-                {
-                    count::<WEIGHTED, NR>(pending, counted, tally);
-                    counted += BATCH;
+                if let Some(pending) = pending {
+                    for _ in 0..batches {
+                        if counted < PAIRS {
+                            count::<WEIGHTED, NR>(pending, counted, tally);
+                            counted += BATCH;
+                        }
+                    }
                 }
             }
             for _ in 0..here % 4 {
-                if INTEGERS {
-                    lines!(a, b, sums, 0);
-                } else {
+                if in_f32 {
                     step(a, b, &mut sums);
+                } else {
+                    lines!(a, b, sums, 0);
                 }
                 (a, b) = (a.add(ROWS), b.add(NR));
             }
@@ -131,13 +149,13 @@ pub unsafe fn scores<const WEIGHTED: bool, const INTEGERS: bool>(
             for r in 0..ROWS {
                 for c in 0..2 {
                     let out = out.add(r * NR + c * LANES);
-                    let sum = if INTEGERS {
+                    let sum = if in_f32 {
+                        sums[r][c]
+                    } else {
                         _mm256_mul_ps(
                             _mm256_cvtepi32_ps(_mm256_castps_si256(sums[r][c])),
                             _mm256_set1_ps(unit),
                         )
-                    } else {
-                        sums[r][c]
                     };
                     let sum = if first == 0 { sum } else { _mm256_add_ps(_mm256_load_ps(out), sum) };
                     _mm256_store_ps(out, sum);
@@ -193,7 +211,8 @@ pub(super) unsafe fn count<const WEIGHTED: bool, const COLUMNS: usize>(
             let columns = weights.as_ptr().add(pending.at[1] as usize + from % COLUMNS);
             let row = _mm256_loadu_si256(row.cast());
             for pair in 0..BATCH {
-                let place = tally.weighted.as_mut_ptr().add(usize::from(*cells.add(pair))).cast();
+                let table = tally.weighted.as_mut_ptr().add(pair * tally.apart);
+                let place = table.add(usize::from(*cells.add(pair))).cast();
                 // Weights are below 2^32, so the product of the low halves is the whole.
                 let product = _mm256_mul_epu32(row, _mm256_loadu_si256(columns.add(pair).cast()));
                 _mm256_storeu_si256(place, _mm256_add_epi64(_mm256_loadu_si256(place), product));
@@ -202,12 +221,13 @@ pub(super) unsafe fn count<const WEIGHTED: bool, const COLUMNS: usize>(
     }
 }
 
-/// As [`super::portable::judge`]. True if any score is in doubt or wanted.
+/// As [`super::portable::judge`]. True if any score is in doubt or wanted. With `OWN` pairs have
+/// bounds of their own.
 ///
 /// # Safety
 /// The CPU has AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
-pub unsafe fn judge(
+pub unsafe fn judge<const OWN: bool>(
     scores: &Scores,
     cells: &Cells,
     verdict: &Verdict<'_>,
@@ -223,13 +243,18 @@ pub unsafe fn judge(
     let below = _mm256_set1_ps(verdict.below);
     let sign = _mm256_set1_ps(-0.0);
     let mut columns = [_mm256_setzero_ps(); 2];
-    for (c, column) in columns.iter_mut().enumerate() {
+    let mut column_reach = columns;
+    for c in 0..2 {
         // SAFETY: there are more columns than these 16.
-        *column = unsafe { _mm256_loadu_ps(verdict.column_from.as_ptr().add(c * LANES)) };
+        unsafe {
+            columns[c] = _mm256_loadu_ps(verdict.column_from.as_ptr().add(c * LANES));
+            column_reach[c] = _mm256_loadu_ps(verdict.column_reach.as_ptr().add(c * LANES));
+        }
     }
     let mut any = 0;
     for v in 0..VECTORS {
         let from = _mm256_set1_ps(verdict.row_from[v]);
+        let reach = _mm256_set1_ps(verdict.row_reach[v]);
         let mut cell = [none; 2];
         let (mut doubt, mut wanted) = (0u16, 0u16);
         for half in 0..2 {
@@ -237,12 +262,18 @@ pub unsafe fn judge(
             let s = unsafe { _mm256_load_ps(scores.0.as_ptr().add(v * VECTOR + half * LANES)) };
             let x = _mm256_fmadd_ps(s, scale, offset);
             let nearest = _mm256_cvtps_epi32(x);
-            let off = _mm256_andnot_ps(sign, _mm256_sub_ps(x, _mm256_cvtepi32_ps(nearest)));
+            let mut off = _mm256_andnot_ps(sign, _mm256_sub_ps(x, _mm256_cvtepi32_ps(nearest)));
+            let (mut most, mut least) = (s, s);
+            if OWN {
+                let reach = _mm256_mul_ps(reach, column_reach[half]);
+                off = _mm256_fmadd_ps(reach, scale, off);
+                (most, least) = (_mm256_add_ps(s, reach), _mm256_sub_ps(s, reach));
+            }
             let unsure = _mm256_cmp_ps::<_CMP_GT_OQ>(off, limit);
             cell[half] = _mm256_blendv_epi8(nearest, none, _mm256_castps_si256(unsure));
             let from = _mm256_min_ps(from, columns[half]);
-            let high = _mm256_cmp_ps::<_CMP_GE_OQ>(s, from);
-            let want = _mm256_or_ps(high, _mm256_cmp_ps::<_CMP_LE_OQ>(s, below));
+            let high = _mm256_cmp_ps::<_CMP_GE_OQ>(most, from);
+            let want = _mm256_or_ps(high, _mm256_cmp_ps::<_CMP_LE_OQ>(least, below));
             doubt |= (_mm256_movemask_ps(unsure) as u16) << (half * LANES);
             wanted |= (_mm256_movemask_ps(want) as u16) << (half * LANES);
         }

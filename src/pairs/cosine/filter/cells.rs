@@ -114,13 +114,21 @@ impl Cells {
     /// The cell of a score, or `None` in doubt: the definition that kernels follow.
     #[inline]
     pub fn cell(&self, score: f32) -> Option<u16> {
+        self.cell_within(score, 0.0)
+    }
+
+    /// As [`Cells::cell`] for a score that may be off by `own` more; a list of boundaries knows no
+    /// such scores and leaves them in doubt.
+    #[inline]
+    pub fn cell_within(&self, score: f32, own: f32) -> Option<u16> {
         match &self.judge {
             Judge::Grid { scale, offset, limit } => {
                 let x = score * scale + offset;
                 // Ties are in doubt, however they are rounded; x is above -1/2.
                 let nearest = (x + 0.5) as i32;
-                ((x - nearest as f32).abs() <= *limit).then_some(nearest as u16)
+                ((x - nearest as f32).abs() + own * scale <= *limit).then_some(nearest as u16)
             }
+            Judge::List { .. } if own > 0.0 => None,
             Judge::List { boundaries, margin } => {
                 let cell = boundaries.partition_point(|b| *b <= score);
                 let near = |b: Option<&f32>| b.is_some_and(|b| (b - score).abs() <= *margin);

@@ -87,6 +87,12 @@ impl Coarse {
         (1.0 - 2.0 * limit <= MOST_OPEN).then_some(Self { scale, chunk, unit, cells, slack })
     }
 
+    /// The share of pairs that are left open between two thresholds.
+    pub fn open(&self) -> f32 {
+        let Judge::Grid { limit, .. } = self.cells.judge else { return 1.0 };
+        1.0 - 2.0 * limit
+    }
+
     /// A coarse score from here on may be one in f32 from `from` on.
     pub fn from(&self, from: f32) -> f32 {
         (from - self.slack).next_down()

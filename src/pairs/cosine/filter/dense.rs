@@ -1,9 +1,12 @@
 //! Every pair scored, in f32 or first in integers.
 
+use super::again::Tails;
+use super::axes::{Axes, LEAD, dense_price};
 use super::cells::Cells;
 use super::coarse::{Coarse, dot};
-use super::pack::{MOST_COLUMNS, MOST_ROWS, Shape, pack, pack_integers};
+use super::pack::{MOST_COLUMNS, MOST_ROWS, Shape, pack, pack_integers, pack_words};
 use super::tally::{Masks, Pending, Scores, Tally, VECTOR, VECTORS, Verdict};
+use super::turned::{Store, Turned};
 use super::{Ask, Bound, Cpu, Filter, Found};
 use crate::pairs::Tile;
 use crate::pairs::cosine::bins::Bins;
@@ -15,6 +18,11 @@ use std::sync::{Mutex, PoisonError};
 /// Bytes of rows i that are packed at a time: half of a small second-level cache, where they stay
 /// while all panels of rows j go by.
 const STRIP: usize = 256 << 10;
+
+/// With fewer rows it takes longer to find axes than to do without ...
+const FEWEST_ROWS: usize = 8192;
+/// ... as with fewer for each coordinate: axes cost d^3, pairs n^2 d.
+const ROWS_FOR_EACH: usize = 27;
 
 /// Rows i that are packed at a time, of so many words each: whole micro-tiles of any shape.
 fn strip(words: usize) -> u32 {
@@ -29,33 +37,119 @@ pub struct Dense {
     cpu: Cpu,
     bound: Bound,
     cells: Cells,
-    /// The first look, where integers pay.
-    coarse: Option<Coarse>,
+    first: First,
     /// Memory for the packed rows j, kept from tile to tile.
     packed: Mutex<Vec<u32>>,
+}
+
+/// What the kernel sums of every pair.
+enum First {
+    /// All coordinates in f32.
+    All,
+    /// All, in integers.
+    Integers(Coarse),
+    /// Some, along axes.
+    Axes(Box<Axes>, Store),
+}
+
+impl First {
+    fn new(cpu: Cpu, rows: &Rows<'_>, bins: &Bins, bound: &Bound) -> Self {
+        if cpu != Cpu::Avx2Int16 {
+            return Self::All;
+        }
+        let coarse = Coarse::of(rows, bins, bound);
+        let price = dense_price(rows.dims(), coarse.as_ref().map(Coarse::open));
+        let many = rows.len() >= FEWEST_ROWS.max(ROWS_FOR_EACH * rows.dims());
+        if let Some(axes) = many.then(|| Axes::of(rows, bins, bound)).flatten().filter(|a| a.price < price) {
+            let store = Store::new(&axes, rows.len());
+            return Self::Axes(Box::new(axes), store);
+        }
+        coarse.map_or(Self::All, Self::Integers)
+    }
+
+    /// A score of the kernel from here on may be one in f32 from `from` on.
+    fn from(&self, from: f32) -> f32 {
+        match self {
+            Self::All => from,
+            Self::Integers(coarse) => coarse.from(from),
+            Self::Axes(axes, _) => axes.from(from),
+        }
+    }
+
+    /// A score of the kernel down from here may be one in f32 down from `below`.
+    fn below(&self, below: f32) -> f32 {
+        match self {
+            Self::All => below,
+            Self::Integers(coarse) => coarse.below(below),
+            Self::Axes(axes, _) => axes.below(below),
+        }
+    }
 }
 
 impl Dense {
     /// A filter for these rows and bins.
     pub fn new(cpu: Cpu, rows: &Rows<'_>, bins: &Bins, bound: Bound) -> Self {
-        let coarse = (cpu == Cpu::Avx2Int16).then(|| Coarse::of(rows, bins, &bound)).flatten();
-        Self { cpu, bound, cells: Cells::new(bins, &bound), coarse, packed: Mutex::default() }
+        let first = First::new(cpu, rows, bins, &bound);
+        Self { cpu, bound, cells: Cells::new(bins, &bound), first, packed: Mutex::default() }
+    }
+
+    /// As [`Dense::new`] with the AVX2 kernel, along axes whether they pay or not; `None` if these
+    /// rows have no axes.
+    #[cfg(all(test, target_arch = "x86_64"))]
+    pub fn along_axes(rows: &Rows<'_>, bins: &Bins, bound: Bound) -> Option<Self> {
+        let axes = Axes::of(rows, bins, &bound)?;
+        let store = Store::new(&axes, rows.len());
+        let first = First::Axes(Box::new(axes), store);
+        Some(Self { first, ..Self::new(Cpu::Avx2, rows, bins, bound) })
     }
 
     /// Words of a row in a panel.
     fn lines(&self, dims: usize) -> usize {
-        if self.coarse.is_some() { dims.div_ceil(2) } else { dims }
+        match &self.first {
+            First::All => dims,
+            First::Integers(_) => dims.div_ceil(2),
+            First::Axes(axes, _) => axes.lines(),
+        }
+    }
+
+    /// Words of a row that are wanted near besides those in a panel, about.
+    fn beside(&self, dims: usize) -> usize {
+        match &self.first {
+            First::All => 0,
+            First::Integers(_) => dims / 2,
+            First::Axes(axes, _) => axes.tail_words(),
+        }
     }
 
     /// The cells that the kernel counts in.
     fn cells_of_kernel(&self) -> &Cells {
-        self.coarse.as_ref().map_or(&self.cells, |coarse| &coarse.cells)
+        match &self.first {
+            First::All => &self.cells,
+            First::Integers(coarse) => &coarse.cells,
+            First::Axes(axes, _) => &axes.cells,
+        }
     }
 
-    fn pack(&self, rows: &Rows<'_>, range: Range<u32>, width: usize, into: &mut [u32]) {
-        match &self.coarse {
-            Some(coarse) => pack_integers(rows, range, width, coarse.scale, into),
-            None => pack(rows, range, width, bytemuck::cast_slice_mut(into)),
+    /// The rows i and the rows j along the axes, if the kernel wants them.
+    fn turned(&self, rows: &Rows<'_>, ranges: [&Range<u32>; 2]) -> Option<[Turned<'_>; 2]> {
+        let First::Axes(axes, store) = &self.first else { return None };
+        Some(ranges.map(|range| store.rows(axes, rows, range.clone())))
+    }
+
+    fn pack(
+        &self,
+        rows: &Rows<'_>,
+        turned: Option<&Turned<'_>>,
+        range: Range<u32>,
+        width: usize,
+        into: &mut [u32],
+    ) {
+        match (&self.first, turned) {
+            (First::Axes(axes, _), Some(turned)) => {
+                pack_words(|i| turned.words(i), range, width, axes.lines(), into);
+            }
+            (First::Integers(coarse), _) => pack_integers(rows, range, width, coarse.scale, into),
+            _ => pack(rows, range, width, bytemuck::cast_slice_mut(into)),
         }
     }
 }
@@ -64,18 +158,19 @@ impl Filter for Dense {
     fn tile(&self, tile: &Tile, ask: &Ask<'_>, found: &mut Found) {
         let Shape { columns: nr, together, .. } = self.cpu.shape();
         let lines = self.lines(ask.rows.dims());
-        // Pairs that integers leave open want the rows themselves near, too.
-        let strip = strip(lines + if self.coarse.is_some() { ask.rows.dims() / 2 } else { 0 });
+        let strip = strip(lines + self.beside(ask.rows.dims()));
         let columns = tile.columns.start.max(tile.rows.start)..tile.columns.end;
         if columns.is_empty() {
             return;
         }
+        let turned = self.turned(&ask.rows, [&tile.rows, &columns]);
+        let turned = turned.as_ref();
         let mut packed = std::mem::take(&mut *self.packed.lock().unwrap_or_else(PoisonError::into_inner));
         packed.resize(columns.len().div_ceil(nr) * nr * lines, 0);
         let panels = 16 * MOST_COLUMNS / nr;
         packed.par_chunks_mut(panels * nr * lines).enumerate().for_each(|(c, chunk)| {
             let first = columns.start + (c * panels * nr) as u32;
-            self.pack(&ask.rows, first..columns.end, nr, chunk);
+            self.pack(&ask.rows, turned.map(|t| &t[1]), first..columns.end, nr, chunk);
         });
         let strips: Vec<_> = tile.rows.clone().step_by(strip as usize).collect();
         let parts: Vec<Found> = strips
@@ -84,8 +179,8 @@ impl Filter for Dense {
                 || vec![0u32; strip as usize * lines],
                 |packed_rows, first| {
                     let rows = first..(first + strip).min(tile.rows.end);
-                    self.pack(&ask.rows, rows.clone(), together, packed_rows);
-                    let mut strip = Strip::new(self, ask, columns.clone());
+                    self.pack(&ask.rows, turned.map(|t| &t[0]), rows.clone(), together, packed_rows);
+                    let mut strip = Strip::new(self, ask, turned, columns.clone());
                     strip.run(rows, packed_rows, &packed);
                     strip.finish()
                 },
@@ -100,7 +195,9 @@ impl Filter for Dense {
 struct Strip<'a> {
     filter: &'a Dense,
     ask: &'a Ask<'a>,
+    tails: Option<Tails<'a>>,
     shape: Shape,
+    rows: Range<u32>,
     columns: Range<u32>,
     scores: Scores,
     pending: [Pending; 2],
@@ -111,6 +208,12 @@ struct Strip<'a> {
     /// Rows j of the panel that have been asked for.
     asked: u64,
     found: Found,
+}
+
+/// What of the columns decides besides their words.
+struct Columns {
+    from: [f32; MOST_COLUMNS],
+    reach: [f32; MOST_COLUMNS],
 }
 
 /// Pairs that are worth to be looked at again together: their rows are on their way meanwhile.
@@ -125,14 +228,25 @@ struct Open {
 }
 
 impl<'a> Strip<'a> {
-    fn new(filter: &'a Dense, ask: &'a Ask<'a>, columns: Range<u32>) -> Self {
+    fn new(
+        filter: &'a Dense,
+        ask: &'a Ask<'a>,
+        turned: Option<&'a [Turned<'a>; 2]>,
+        columns: Range<u32>,
+    ) -> Self {
         let shape = filter.cpu.shape();
         let cells = filter.cells_of_kernel();
         let pending = || Pending::new(cells, shape.columns);
+        let tails = match (&filter.first, turned) {
+            (First::Axes(axes, _), Some(turned)) => Some(Tails::new(axes, turned)),
+            _ => None,
+        };
         Self {
             filter,
             ask,
+            tails,
             shape,
+            rows: 0..0,
             columns,
             scores: Scores::default(),
             pending: [pending(), pending()],
@@ -148,13 +262,22 @@ impl<'a> Strip<'a> {
     fn run(&mut self, rows: Range<u32>, packed_rows: &[u32], packed: &[u32]) {
         let (lines, Shape { rows: mr, columns: nr, .. }) =
             (self.filter.lines(self.ask.rows.dims()), self.shape);
+        self.rows = rows.clone();
+        if let Some(tails) = &mut self.tails {
+            tails.strip(rows.clone());
+        }
         for (p, panel) in packed.chunks_exact(nr * lines).enumerate() {
             let j = self.columns.start + (p * nr) as u32;
             self.asked = 0;
             let last = (j + nr as u32).min(self.columns.end) - 1;
-            let mut column_from = [f32::INFINITY; MOST_COLUMNS];
+            let mut column = Columns { from: [f32::INFINITY; MOST_COLUMNS], reach: [0.0; MOST_COLUMNS] };
             if let Some(best) = self.ask.best {
-                (j..=last).zip(&mut column_from).for_each(|(j, from)| *from = self.reach(best.from(j)));
+                (j..=last)
+                    .zip(&mut column.from)
+                    .for_each(|(j, from)| *from = self.filter.first.from(best.from(j)));
+            }
+            if let Some(tails) = &mut self.tails {
+                column.reach = tails.panel(j..last + 1);
             }
             for (q, panel_rows) in packed_rows.chunks_exact(mr * lines).enumerate() {
                 let i = rows.start + (q * mr) as u32;
@@ -163,7 +286,7 @@ impl<'a> Strip<'a> {
                 }
                 let whole = i + mr as u32 <= rows.end && i + mr as u32 <= j && last + 1 == j + nr as u32;
                 let valid = (!whole).then(|| valid(self.shape, i..rows.end, j..last + 1));
-                self.micro_tile([i, j], panel_rows, panel, valid.as_ref(), &column_from);
+                self.micro_tile([i, j], panel_rows, panel, valid.as_ref(), &column);
             }
         }
     }
@@ -174,57 +297,72 @@ impl<'a> Strip<'a> {
         a: &[u32],
         b: &[u32],
         valid: Option<&[u16; VECTORS]>,
-        column_from: &[f32; MOST_COLUMNS],
+        column: &Columns,
     ) {
         let extremes = self.ask.extremes;
-        let all_from = self.reach(extremes.high_from().min(self.listed_from()));
+        let first = &self.filter.first;
+        let all_from = first.from(extremes.high_from().min(self.listed_from()));
         let row_from = match self.ask.best {
             None => [all_from; MOST_ROWS],
             Some(best) => std::array::from_fn(|r| {
                 let i = at[0] + r as u32;
                 let there = (i as usize) < self.ask.rows.len();
-                if there { all_from.min(self.reach(best.from(i))) } else { f32::INFINITY }
+                if there { all_from.min(first.from(best.from(i))) } else { f32::INFINITY }
             }),
         };
-        let low = extremes.low_from();
-        let Dense { cpu, bound, cells, coarse, .. } = self.filter;
-        let below = coarse.as_ref().map_or(low, |coarse| coarse.below(low));
-        let verdict = Verdict { valid, row_from, column_from, below };
+        let mut row_reach = [0.0; MOST_ROWS];
+        if let Some(tails) = &self.tails {
+            let reach = tails.reach((at[0] - self.rows.start) as usize);
+            row_reach.iter_mut().zip(reach).for_each(|(to, reach)| *to = reach);
+        }
+        let Dense { cpu, bound, cells, .. } = self.filter;
+        let below = first.below(extremes.low_from());
+        let verdict = Verdict {
+            valid,
+            row_from,
+            column_from: &column.from,
+            below,
+            row_reach,
+            column_reach: &column.reach,
+        };
         let [before, now] = &mut self.pending;
         now.at = at;
         let before = self.waiting.then_some(&*before);
         let (scores, masks, tally) = (&mut self.scores, &mut self.masks, &mut self.tally);
-        let look = match (cpu, coarse) {
+        let weighted = self.ask.weights.is_some();
+        let look = match (cpu, first) {
             // SAFETY: `Cpu::all` lists this kernel only where the CPU has what it needs; panels are
             // whole; cells are those of this tally's table, and the weights are padded.
             #[cfg(target_arch = "x86_64")]
             (Cpu::Avx512, _) => unsafe {
+                use super::avx512::{judge, scores as scores_of};
                 let (a, b) = (bytemuck::cast_slice(a), bytemuck::cast_slice(b));
-                match self.ask.weights {
-                    None => super::avx512::scores::<false>(a, b, bound.chunk, scores, before, tally),
-                    Some(_) => super::avx512::scores::<true>(a, b, bound.chunk, scores, before, tally),
-                }
-                super::avx512::judge(scores, cells, &verdict, now, masks)
+                let scores_of = if weighted { scores_of::<true> } else { scores_of::<false> };
+                scores_of(a, b, bound.chunk, scores, before, tally);
+                judge(scores, cells, &verdict, now, masks)
             },
-            // SAFETY: as above; with `coarse` the panels are integers whose sums fit.
-            #[cfg(target_arch = "x86_64")]
-            (Cpu::Avx2Int16, Some(Coarse { chunk, unit, cells, .. })) => unsafe {
-                let scores_of = match self.ask.weights {
-                    None => super::avx2::scores::<false, true>,
-                    Some(_) => super::avx2::scores::<true, true>,
-                };
-                scores_of(a, b, *chunk, *unit, scores, before, tally);
-                super::avx2::judge(scores, cells, &verdict, now, masks)
-            },
-            // SAFETY: as above.
+            // SAFETY: as above; integers are such that their sums fit.
             #[cfg(target_arch = "x86_64")]
             (Cpu::Avx2Int16 | Cpu::Avx2, _) => unsafe {
-                let scores_of = match self.ask.weights {
-                    None => super::avx2::scores::<false, false>,
-                    Some(_) => super::avx2::scores::<true, false>,
+                use super::avx2::{Words, judge, scores as scores_of};
+                let (words, cells) = match first {
+                    First::All => (Words { lead: 0, chunk: bound.chunk, unit: 1.0 }, cells),
+                    First::Integers(c) => (Words { lead: 0, chunk: c.chunk, unit: c.unit }, &c.cells),
+                    First::Axes(axes, _) => {
+                        (Words { lead: LEAD, chunk: axes.head.chunk, unit: axes.head.unit }, &axes.cells)
+                    }
                 };
-                scores_of(a, b, bound.chunk, 1.0, scores, before, tally);
-                super::avx2::judge(scores, cells, &verdict, now, masks)
+                let scores_of = match (weighted, matches!(first, First::All)) {
+                    (false, false) => scores_of::<false, true>,
+                    (true, false) => scores_of::<true, true>,
+                    (false, true) => scores_of::<false, false>,
+                    (true, true) => scores_of::<true, false>,
+                };
+                scores_of(a, b, words, scores, before, tally);
+                match first {
+                    First::Axes(..) => judge::<true>(scores, cells, &verdict, now, masks),
+                    _ => judge::<false>(scores, cells, &verdict, now, masks),
+                }
             },
             _ => {
                 before.into_iter().for_each(|before| tally.count(before, 0));
@@ -240,6 +378,11 @@ impl<'a> Strip<'a> {
         };
         self.waiting = true;
         self.pending.swap(0, 1);
+        let look = look
+            && self.tails.as_ref().is_none_or(|tails| {
+                let first = (at[0] - self.rows.start) as usize;
+                tails.look(first, &verdict, &mut self.scores, &mut self.pending[0], &mut self.masks)
+            });
         if look {
             self.attend(at);
         }
@@ -251,15 +394,10 @@ impl<'a> Strip<'a> {
         self.ask.min.map_or(f32::INFINITY, from)
     }
 
-    /// A score of the kernel from here on may be one in f32 from `from` on.
-    fn reach(&self, from: f32) -> f32 {
-        self.filter.coarse.as_ref().map_or(from, |coarse| coarse.from(from))
-    }
-
     /// Collects the pairs that the masks point at.
     fn attend(&mut self, at: [u32; 2]) {
         let nr = self.shape.columns;
-        if self.open.len() >= OPEN || self.filter.coarse.is_none() {
+        if self.open.len() >= OPEN || matches!(self.filter.first, First::All) {
             self.settle_open();
         }
         for v in 0..VECTORS {
@@ -276,7 +414,7 @@ impl<'a> Strip<'a> {
                     wanted: self.masks.wanted[v] >> lane & 1 != 0,
                 };
                 let column = 1 << (p % nr);
-                if self.filter.coarse.is_some() && self.asked & column == 0 {
+                if !matches!(self.filter.first, First::All) && self.asked & column == 0 {
                     self.asked |= column;
                     prefetch(self.ask.rows.row(pair[1] as usize));
                 }
@@ -291,7 +429,7 @@ impl<'a> Strip<'a> {
         let (ask, filter) = (self.ask, self.filter);
         let listed_from = self.listed_from();
         for Open { pair: [i, j], mut score, mut doubt, wanted } in self.open.drain(..) {
-            if filter.coarse.is_some() {
+            if !matches!(filter.first, First::All) {
                 score = dot(ask.rows.row(i as usize), ask.rows.row(j as usize));
                 if doubt && let Some(cell) = filter.cells.cell(score) {
                     doubt = false;

@@ -4,16 +4,20 @@
 //! counts of the bins, and hands over the pairs that it leaves in doubt ([`Found::doubtful`]), that
 //! may be the least or the most alike ([`Found::extreme`]), and that may be among the neighbours or
 //! over the threshold ([`Found::near`]). [`Found::settle`] scores those in f64. So a filter decides
-//! how long a run takes and nothing else. [`Dense`] scores every pair in f32; or
-//! in 16-bit integers (`coarse`), and in f32 what those leave open.
+//! how long a run takes and nothing else. [`Dense`] scores every pair: in f32; or first in 16-bit
+//! integers (`coarse`); or first along those axes that have most of the rows' length (`axes`, with the
+//! rows as they lie there in `turned`, and a second look along the others in `again`). What a first look
+//! leaves open is scored in f32, and what that leaves open in f64.
 //!
 //! [`bound`](Bound) has the proof, [`cells`] the way from scores to bins, one file each kernel has
 //! its instructions: `portable` is the definition.
 
+mod again;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod axes;
 mod bound;
 pub mod cells;
 mod coarse;
@@ -21,6 +25,7 @@ mod dense;
 pub mod pack;
 mod portable;
 pub mod tally;
+mod turned;
 
 pub use bound::Bound;
 pub use dense::Dense;
@@ -37,7 +42,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub enum Cpu {
     /// AVX-512 F, DQ, BW and VL.
     Avx512,
-    /// AVX2 and FMA, first with 16-bit integers: twice the rate of f32.
+    /// AVX2 and FMA, first with 16-bit integers, along axes where that pays.
     Avx2Int16,
     /// AVX2 and FMA, in f32 throughout.
     Avx2,

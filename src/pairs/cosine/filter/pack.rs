@@ -39,6 +39,20 @@ pub fn pack(rows: &Rows<'_>, range: Range<u32>, width: usize, into: &mut [f32]) 
     });
 }
 
+/// As [`pack`], with the words that `row` gives, `lines` for each.
+pub fn pack_words<'a>(
+    row: impl Fn(u32) -> &'a [u32],
+    range: Range<u32>,
+    width: usize,
+    lines: usize,
+    into: &mut [u32],
+) {
+    for_each_group(range, width, lines, into, |group| {
+        let rows: [&[u32]; GROUP] = std::array::from_fn(|r| group.row(r).map_or(&[][..], |i| row(i as u32)));
+        group.lay(&rows);
+    });
+}
+
 /// As [`pack`], with the rows as integers ([`quantize`]): `panel[k * width + r]` has coordinates 2k
 /// and 2k + 1. `into` is `len.div_ceil(width) * width * dims.div_ceil(2)` long.
 pub fn pack_integers(rows: &Rows<'_>, range: Range<u32>, width: usize, scale: f32, into: &mut [u32]) {

@@ -44,6 +44,10 @@ pub struct Verdict<'a> {
     pub column_from: &'a [f32; MOST_COLUMNS],
     /// Or down from here.
     pub below: f32,
+    /// Where pairs have error bounds of their own: those are the products of this for the row i ...
+    pub row_reach: [f32; MOST_ROWS],
+    /// ... and of this for the row j.
+    pub column_reach: &'a [f32; MOST_COLUMNS],
 }
 
 impl Default for Scores {
@@ -62,6 +66,9 @@ impl Pending {
 /// Tables that a kernel counts in, in turns.
 pub const TABLES: usize = 4;
 
+/// Weighted tables of more cells are not held apart: together they would fill a first-level cache.
+const MOST_APART: usize = 256;
+
 /// Counts by cell.
 pub struct Tally<'a> {
     /// Weights of each row, padded by [`MOST_COLUMNS`] rows; without them pairs count once.
@@ -71,8 +78,10 @@ pub struct Tally<'a> {
     pub plain: Vec<u32>,
     /// Length of one of the tables.
     pub stride: usize,
-    /// With weights.
+    /// With weights, in the same way ...
     pub weighted: Vec<Count>,
+    /// ... and so far apart; 0 if the tables are one, because four would be too large.
+    pub apart: usize,
 }
 
 impl<'a> Tally<'a> {
@@ -80,8 +89,12 @@ impl<'a> Tally<'a> {
     pub fn new(cells: &Cells, weights: Option<&'a [Count]>) -> Self {
         // Rounding at the upper end can give one cell more than there are.
         let stride = (cells.bins.len() + 2).next_multiple_of(16);
-        let (plain, weighted) = if weights.is_some() { (0, stride) } else { (TABLES * stride, 0) };
-        Self { weights, plain: vec![0; plain], stride, weighted: vec![[0; 4]; weighted] }
+        let apart = if stride <= MOST_APART { stride } else { 0 };
+        let (plain, weighted) = match weights {
+            None => (TABLES * stride, 0),
+            Some(_) => (0, stride + (TABLES - 1) * apart),
+        };
+        Self { weights, plain: vec![0; plain], stride, weighted: vec![[0; 4]; weighted], apart }
     }
 
     /// Counts a micro-tile from its `from`-th pair on.
@@ -108,7 +121,10 @@ impl<'a> Tally<'a> {
         for (cell, bin) in cells.bins.iter().enumerate() {
             let counts = &mut into[usize::from(*bin)];
             if self.weights.is_some() {
-                counts.iter_mut().zip(self.weighted[cell]).for_each(|(c, more)| *c += more);
+                for table in 0..if self.apart > 0 { TABLES } else { 1 } {
+                    let more = self.weighted[table * self.apart + cell];
+                    counts.iter_mut().zip(more).for_each(|(c, more)| *c = c.wrapping_add(more));
+                }
             } else {
                 let tables = self.plain.chunks_exact(self.stride);
                 let pairs: u64 = tables.map(|table| u64::from(table[cell])).sum();
