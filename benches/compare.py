@@ -178,6 +178,7 @@ def same_counts(results, peer):
 
 
 COSINE_ROWS, STUDY_ROWS = 32768, 4096
+TENTHS = "--edges=" + ",".join(str(i / 10) for i in range(-5, 11))
 
 
 def bench_cosine():
@@ -191,7 +192,6 @@ def bench_cosine():
             random.integers(0, 64, COSINE_ROWS)
         ]
         np.save(path, (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32))
-    tenths = "--edges=" + ",".join(str(i / 10) for i in range(-5, 11))
 
     def tiles(*options):
         """Median seconds, and median share of the ceiling as measured before and after each run."""
@@ -207,9 +207,9 @@ def bench_cosine():
         return median(runs, "seconds"), statistics.median(shares), statistics.median(map(rate_of, runs))
 
     ceilings = []
-    ours, share, rate = tiles(tenths)
+    ours, share, rate = tiles(TENTHS)
     fine, fine_share, fine_rate = tiles()
-    all_wanted, _, _ = tiles(tenths, "--top-k", "50", "--min", "0.9")
+    all_wanted, _, _ = tiles(TENTHS, "--top-k", "50", "--min", "0.9")
     numpy = run_peer("cosine-numpy", path)
     study = run_peer("cosine-study", path, STUDY_ROWS)
     scaled = study["seconds"] * (COSINE_ROWS / STUDY_ROWS) ** 2
@@ -283,7 +283,21 @@ def bench_embed():
     rows = []
     for name, (dims, window, negatives, epochs) in EMBED_SETTINGS.items():
         rows += embed_row(documents, text, name, dims, window, negatives, epochs)
-    return rows
+    return rows + document_pairs(WORK / "embed-300.h5")
+
+
+def document_pairs(vectors):
+    """All pairs of the dev corpus's layer documents by the vectors that were just made: real vectors,
+    whose principal axes the filter can use. Their useful rate counts every pair at its full 2d operations."""
+    before = ceiling()
+    tenths, whole = (ranks("--threads", "1", "cosine", vectors, "-o", fresh("documents"), *o) for o in ([TENTHS], []))
+    most = max(before, ceiling())
+    rate = rate_of(tenths)
+    name = "all pairs of its layer documents, weighted"
+    return [
+        of_ceiling(f"{name}, 15 bins: tiles, of the ceiling", rate, most, rate / most, 200),
+        limit("  with 200 bins more, whole command", whole["seconds"], None, "s", 90),
+    ]
 
 
 def embed_row(documents, text, name, dims, window, negatives, epochs):
@@ -438,7 +452,7 @@ def measured(command, watched=True, **more):
     if watched:
         watcher.start()
     try:
-        output, errors = process.communicate(timeout=1200)
+        output, errors = process.communicate(timeout=3600)
         seconds = time.perf_counter() - begun
     finally:
         done.set()

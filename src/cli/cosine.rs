@@ -223,8 +223,8 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
             show::line(
                 context,
                 format!(
-                    "tiles: {tiles_seconds:.3} s, {rate:.1} useful GFLOP/s ({} kernel); {} pairs scored in float64",
-                    prepared.options.cpu.name(),
+                    "tiles: {tiles_seconds:.3} s, {rate:.1} useful GFLOP/s ({}); {} pairs scored in float64",
+                    prepared.describe_kernel(),
                     show::count(results.rechecked)
                 ),
             );

@@ -54,8 +54,8 @@ pub fn fill<T: Send>(
 
 fn add_up(a: &[f64], panel: &[f32], sums: &mut [[f64; WIDE]; TOGETHER]) {
     #[cfg(target_arch = "x86_64")]
-    if Cpu::best() != Cpu::Portable {
-        // SAFETY: every kernel but the portable one is for CPUs that have AVX2 and FMA.
+    if Cpu::best().has_avx2() {
+        // SAFETY: `has_avx2` says so.
         return unsafe { sums_fma(a, panel, sums) };
     }
     sums_portable(a, panel, sums);

@@ -179,6 +179,11 @@ impl<'a> Prepared<'a> {
         Sha256::digest(text.as_bytes()).into()
     }
 
+    /// The kernel and what it does first, for people.
+    pub fn describe_kernel(&self) -> String {
+        self.filter.describe()
+    }
+
     /// A kernel for tiles: what [`Prepared::compute`] gives the engine, without the matrix.
     pub fn kernel(&self) -> impl FnMut(&Tile) -> Partial {
         let Options { top_k, min, .. } = self.options;

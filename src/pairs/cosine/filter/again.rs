@@ -134,8 +134,8 @@ impl Group {
     /// Adds the tails and gives cells; gives a bit for each pair in doubt, and for each that is wanted.
     fn settle(&mut self, tails: &Tails<'_>, below: f32) -> [u32; 2] {
         #[cfg(target_arch = "x86_64")]
-        if super::Cpu::best() != super::Cpu::Portable {
-            // SAFETY: every kernel but the portable one is for CPUs that have AVX2 and FMA.
+        if super::Cpu::best().has_avx2() {
+            // SAFETY: `has_avx2` says so.
             return unsafe { self.settle_avx2(tails, below) };
         }
         self.settle_portable(tails, below)

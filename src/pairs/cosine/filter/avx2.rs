@@ -97,21 +97,16 @@ pub unsafe fn scores<const WEIGHTED: bool, const INTEGERS: bool>(
     debug_assert!(a.len() == lines * Shape::TALL.rows);
     let mut counted = pending.map_or(PAIRS, |_| 0);
     let Words { lead, chunk, unit } = words;
-    let leads = usize::from(lead > 0);
-    let (chunks, sixes) = (leads + (lines - lead).div_ceil(chunk), Shape::TALL.rows / ROWS);
+    let sixes = Shape::TALL.rows / ROWS;
     // Pairs to be counted after every four lines, so that all are when the lines are through.
     let batches = (PAIRS / BATCH).div_ceil((sixes * (lines / 4)).max(1)).min(4);
     // Panel `a` is read from one end to the other, unless `b` is so large that its chunks have to be
     // used by all rows while they are near.
     let straight = b.len() <= NEAR;
-    for turn in 0..chunks * sixes {
-        let (six, first) =
-            if straight { (turn / chunks, turn % chunks) } else { (turn % sixes, turn / sixes) };
-        let in_f32 = !INTEGERS || first < leads;
-        let (first, here) = match first.checked_sub(leads) {
-            None => (0, lead),
-            Some(c) => (lead + c * chunk, chunk.min(lines - lead - c * chunk)),
-        };
+    let (mut six, mut first) = (0, 0);
+    while six < sixes && first < lines {
+        let in_f32 = !INTEGERS || first < lead;
+        let here = if first < lead { lead - first } else { chunk.min(lines - first) };
         let mut sums: Sums = [[_mm256_setzero_ps(); 2]; ROWS];
         // SAFETY: lines first .. first + here <= lines of the panels; rows of the six lie
         // inside the micro-tile; counting stops after the last pair; the rest is this
@@ -160,6 +155,17 @@ pub unsafe fn scores<const WEIGHTED: bool, const INTEGERS: bool>(
                     let sum = if first == 0 { sum } else { _mm256_add_ps(_mm256_load_ps(out), sum) };
                     _mm256_store_ps(out, sum);
                 }
+            }
+        }
+        if straight {
+            first += here;
+            if first == lines {
+                (six, first) = (six + 1, 0);
+            }
+        } else {
+            six += 1;
+            if six == sixes {
+                (six, first) = (0, first + here);
             }
         }
     }

@@ -112,8 +112,8 @@ const CHAINS: usize = 32;
 #[inline]
 pub fn dot(x: &[f32], y: &[f32]) -> f32 {
     #[cfg(target_arch = "x86_64")]
-    if Cpu::best() != Cpu::Portable {
-        // SAFETY: every kernel but the portable one is for CPUs that have AVX2 and FMA.
+    if Cpu::best().has_avx2() {
+        // SAFETY: `has_avx2` says so.
         return unsafe { dot_fma(x, y) };
     }
     dot_portable(x, y)

@@ -1,12 +1,13 @@
-//! Every pair scored, in f32 or first in integers.
+//! Every pair scored, as [`super::first`] says.
 
 use super::again::Tails;
-use super::axes::{Axes, LEAD, dense_price};
+use super::axes::LEAD;
 use super::cells::Cells;
-use super::coarse::{Coarse, dot};
-use super::pack::{MOST_COLUMNS, MOST_ROWS, Shape, pack, pack_integers, pack_words};
+use super::coarse::dot;
+use super::first::First;
+use super::pack::{MOST_COLUMNS, MOST_ROWS, Shape};
 use super::tally::{Masks, Pending, Scores, Tally, VECTOR, VECTORS, Verdict};
-use super::turned::{Store, Turned};
+use super::turned::Turned;
 use super::{Ask, Bound, Cpu, Filter, Found};
 use crate::pairs::Tile;
 use crate::pairs::cosine::bins::Bins;
@@ -18,11 +19,6 @@ use std::sync::{Mutex, PoisonError};
 /// Bytes of rows i that are packed at a time: half of a small second-level cache, where they stay
 /// while all panels of rows j go by.
 const STRIP: usize = 256 << 10;
-
-/// With fewer rows it takes longer to find axes than to do without ...
-const FEWEST_ROWS: usize = 8192;
-/// ... as with fewer for each coordinate: axes cost d^3, pairs n^2 d.
-const ROWS_FOR_EACH: usize = 27;
 
 /// Rows i that are packed at a time, of so many words each: whole micro-tiles of any shape.
 fn strip(words: usize) -> u32 {
@@ -42,50 +38,6 @@ pub struct Dense {
     packed: Mutex<Vec<u32>>,
 }
 
-/// What the kernel sums of every pair.
-enum First {
-    /// All coordinates in f32.
-    All,
-    /// All, in integers.
-    Integers(Coarse),
-    /// Some, along axes.
-    Axes(Box<Axes>, Store),
-}
-
-impl First {
-    fn new(cpu: Cpu, rows: &Rows<'_>, bins: &Bins, bound: &Bound) -> Self {
-        if cpu != Cpu::Avx2Int16 {
-            return Self::All;
-        }
-        let coarse = Coarse::of(rows, bins, bound);
-        let price = dense_price(rows.dims(), coarse.as_ref().map(Coarse::open));
-        let many = rows.len() >= FEWEST_ROWS.max(ROWS_FOR_EACH * rows.dims());
-        if let Some(axes) = many.then(|| Axes::of(rows, bins, bound)).flatten().filter(|a| a.price < price) {
-            let store = Store::new(&axes, rows.len());
-            return Self::Axes(Box::new(axes), store);
-        }
-        coarse.map_or(Self::All, Self::Integers)
-    }
-
-    /// A score of the kernel from here on may be one in f32 from `from` on.
-    fn from(&self, from: f32) -> f32 {
-        match self {
-            Self::All => from,
-            Self::Integers(coarse) => coarse.from(from),
-            Self::Axes(axes, _) => axes.from(from),
-        }
-    }
-
-    /// A score of the kernel down from here may be one in f32 down from `below`.
-    fn below(&self, below: f32) -> f32 {
-        match self {
-            Self::All => below,
-            Self::Integers(coarse) => coarse.below(below),
-            Self::Axes(axes, _) => axes.below(below),
-        }
-    }
-}
-
 impl Dense {
     /// A filter for these rows and bins.
     pub fn new(cpu: Cpu, rows: &Rows<'_>, bins: &Bins, bound: Bound) -> Self {
@@ -97,80 +49,33 @@ impl Dense {
     /// rows have no axes.
     #[cfg(all(test, target_arch = "x86_64"))]
     pub fn along_axes(rows: &Rows<'_>, bins: &Bins, bound: Bound) -> Option<Self> {
-        let axes = Axes::of(rows, bins, &bound)?;
-        let store = Store::new(&axes, rows.len());
-        let first = First::Axes(Box::new(axes), store);
+        let first = First::axes(super::axes::Axes::of(rows, bins, &bound)?, rows);
         Some(Self { first, ..Self::new(Cpu::Avx2, rows, bins, bound) })
-    }
-
-    /// Words of a row in a panel.
-    fn lines(&self, dims: usize) -> usize {
-        match &self.first {
-            First::All => dims,
-            First::Integers(_) => dims.div_ceil(2),
-            First::Axes(axes, _) => axes.lines(),
-        }
-    }
-
-    /// Words of a row that are wanted near besides those in a panel, about.
-    fn beside(&self, dims: usize) -> usize {
-        match &self.first {
-            First::All => 0,
-            First::Integers(_) => dims / 2,
-            First::Axes(axes, _) => axes.tail_words(),
-        }
     }
 
     /// The cells that the kernel counts in.
     fn cells_of_kernel(&self) -> &Cells {
-        match &self.first {
-            First::All => &self.cells,
-            First::Integers(coarse) => &coarse.cells,
-            First::Axes(axes, _) => &axes.cells,
-        }
-    }
-
-    /// The rows i and the rows j along the axes, if the kernel wants them.
-    fn turned(&self, rows: &Rows<'_>, ranges: [&Range<u32>; 2]) -> Option<[Turned<'_>; 2]> {
-        let First::Axes(axes, store) = &self.first else { return None };
-        Some(ranges.map(|range| store.rows(axes, rows, range.clone())))
-    }
-
-    fn pack(
-        &self,
-        rows: &Rows<'_>,
-        turned: Option<&Turned<'_>>,
-        range: Range<u32>,
-        width: usize,
-        into: &mut [u32],
-    ) {
-        match (&self.first, turned) {
-            (First::Axes(axes, _), Some(turned)) => {
-                pack_words(|i| turned.words(i), range, width, axes.lines(), into);
-            }
-            (First::Integers(coarse), _) => pack_integers(rows, range, width, coarse.scale, into),
-            _ => pack(rows, range, width, bytemuck::cast_slice_mut(into)),
-        }
+        self.first.cells().unwrap_or(&self.cells)
     }
 }
 
 impl Filter for Dense {
     fn tile(&self, tile: &Tile, ask: &Ask<'_>, found: &mut Found) {
         let Shape { columns: nr, together, .. } = self.cpu.shape();
-        let lines = self.lines(ask.rows.dims());
-        let strip = strip(lines + self.beside(ask.rows.dims()));
+        let lines = self.first.lines(ask.rows.dims());
+        let strip = strip(lines + self.first.beside(ask.rows.dims()));
         let columns = tile.columns.start.max(tile.rows.start)..tile.columns.end;
         if columns.is_empty() {
             return;
         }
-        let turned = self.turned(&ask.rows, [&tile.rows, &columns]);
+        let turned = self.first.turned(&ask.rows, [&tile.rows, &columns]);
         let turned = turned.as_ref();
         let mut packed = std::mem::take(&mut *self.packed.lock().unwrap_or_else(PoisonError::into_inner));
         packed.resize(columns.len().div_ceil(nr) * nr * lines, 0);
         let panels = 16 * MOST_COLUMNS / nr;
         packed.par_chunks_mut(panels * nr * lines).enumerate().for_each(|(c, chunk)| {
             let first = columns.start + (c * panels * nr) as u32;
-            self.pack(&ask.rows, turned.map(|t| &t[1]), first..columns.end, nr, chunk);
+            self.first.pack(&ask.rows, turned.map(|t| &t[1]), first..columns.end, nr, chunk);
         });
         let strips: Vec<_> = tile.rows.clone().step_by(strip as usize).collect();
         let parts: Vec<Found> = strips
@@ -179,7 +84,7 @@ impl Filter for Dense {
                 || vec![0u32; strip as usize * lines],
                 |packed_rows, first| {
                     let rows = first..(first + strip).min(tile.rows.end);
-                    self.pack(&ask.rows, turned.map(|t| &t[0]), rows.clone(), together, packed_rows);
+                    self.first.pack(&ask.rows, turned.map(|t| &t[0]), rows.clone(), together, packed_rows);
                     let mut strip = Strip::new(self, ask, turned, columns.clone());
                     strip.run(rows, packed_rows, &packed);
                     strip.finish()
@@ -188,6 +93,10 @@ impl Filter for Dense {
             .collect();
         parts.iter().for_each(|part| found.merge(part));
         *self.packed.lock().unwrap_or_else(PoisonError::into_inner) = packed;
+    }
+
+    fn describe(&self) -> String {
+        format!("{} kernel, {}", self.cpu.name(), self.first.describe())
     }
 }
 
@@ -261,7 +170,7 @@ impl<'a> Strip<'a> {
 
     fn run(&mut self, rows: Range<u32>, packed_rows: &[u32], packed: &[u32]) {
         let (lines, Shape { rows: mr, columns: nr, .. }) =
-            (self.filter.lines(self.ask.rows.dims()), self.shape);
+            (self.filter.first.lines(self.ask.rows.dims()), self.shape);
         self.rows = rows.clone();
         if let Some(tails) = &mut self.tails {
             tails.strip(rows.clone());

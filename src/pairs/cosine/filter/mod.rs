@@ -22,6 +22,7 @@ mod bound;
 pub mod cells;
 mod coarse;
 mod dense;
+mod first;
 pub mod pack;
 mod portable;
 pub mod tally;
@@ -80,6 +81,12 @@ impl Cpu {
         all
     }
 
+    /// True if a CPU that this kernel is for has AVX2 and FMA.
+    #[inline]
+    pub fn has_avx2(self) -> bool {
+        self != Self::Portable
+    }
+
     /// The micro-tile of its kernel.
     pub fn shape(self) -> pack::Shape {
         match self {
@@ -120,6 +127,9 @@ pub struct Ask<'a> {
 pub trait Filter: Sync {
     /// Adds what it finds in this tile to `found`, in any order; may settle pairs on the way.
     fn tile(&self, tile: &Tile, ask: &Ask<'_>, found: &mut Found);
+
+    /// What it does first, for people.
+    fn describe(&self) -> String;
 }
 
 /// A pair over the threshold: 12 bytes.

@@ -138,8 +138,8 @@ impl<T: Copy + Default> Group<'_, T> {
 pub fn quantize(row: &[f32], scale: f32, words: &mut [u32]) {
     let mut done = 0;
     #[cfg(target_arch = "x86_64")]
-    if Cpu::best() != Cpu::Portable {
-        // SAFETY: every kernel but the portable one is for CPUs that have AVX2.
+    if Cpu::best().has_avx2() {
+        // SAFETY: `has_avx2` says so.
         done = unsafe { quantize_avx2(row, scale, words) };
     }
     for (two, word) in row[2 * done..].chunks(2).zip(&mut words[done..]) {
