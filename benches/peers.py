@@ -221,7 +221,8 @@ def similar(archive):
     with tempfile.TemporaryDirectory() as directory:
         with open(archive, "rb") as packed, zstandard.ZstdDecompressor().stream_reader(packed) as stream:
             with tarfile.open(fileobj=stream, mode="r|") as tar:
-                tar.extractall(directory, filter="data")
+                # Python 3.11 has the argument from 3.11.4 on.
+                tar.extractall(directory, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
         database = Database(directory)
         bases = [next(iter(data.values()))["fs"] for data in database.iter_containers()]
         sets = [sorted(set(a) | set(b[::2])) for a, b in zip(bases[::9], bases[4::9])]

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// Memory for the lists of one rank, in bytes; with more rows the lists get shorter, down to a
 /// little more than k.
-const MEMORY: usize = 224 << 20;
+const MEMORY: usize = 144 << 20;
 
 /// Set in an entry that was added in the current tile.
 const NEW: u32 = 1 << 31;
@@ -61,10 +61,15 @@ impl Neighbour {
 impl Best {
     /// Lists of the best `k` (at least 1) for `n` rows; `error` is the filter's bound.
     pub fn new(n: usize, k: usize, error: f64) -> Self {
-        let capacity = (MEMORY / 8 / n.max(1)).clamp(k + 8, 2 * k + 32);
+        let capacity = Self::capacity(n, k);
         let from = std::iter::repeat_with(|| f32::NEG_INFINITY.to_bits().into()).take(n).collect();
         let lists = Lists { length: vec![0; n], entries: vec![(0.0, 0); n * capacity] };
         Self { k, capacity, error: (error as f32).next_up(), from, lists: Mutex::new(lists) }
+    }
+
+    /// Entries of 8 bytes in each list.
+    pub fn capacity(n: usize, k: usize) -> usize {
+        (MEMORY / 8 / n.max(1)).clamp(k + 8, 2 * k + 32)
     }
 
     /// A score in f32 of row `i` from here on may be among its best.

@@ -1,6 +1,7 @@
 //! What a run will need, told and checked before it starts.
 
 use super::Prepared;
+use super::best::Best;
 use super::exact;
 use super::moments::PARTS;
 use crate::pairs::{Error, Tile};
@@ -9,9 +10,6 @@ use std::time::{Duration, Instant};
 
 /// Rows that are scored beforehand to learn how many pairs the threshold keeps.
 const SAMPLE_ROWS: usize = 64;
-
-/// Bytes of one rank's lists of neighbours, at most.
-const LISTS: u64 = 240 << 20;
 
 /// An estimate of what a run needs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,10 +47,12 @@ impl Needs {
         let edge = prepared.plan.tile(0).columns.len() as u64;
         let tiles = if n > 1 { u64::from(prepared.plan.tiles()) } else { 0 };
         let packed = (edge + 48 + threads as u64 * 256) * dims * 4;
-        let lists = if k > 0 { (n * (2 * k + 32) * 8).min(LISTS) + n * 8 } else { 0 };
+        let capacity = Best::capacity(prepared.rows.len(), prepared.options.top_k) as u64;
+        let lists = if k > 0 { n * (capacity * 8 + 8) } else { 0 };
         let index = n * 40 + prepared.groups.group.len() as u64 * 4;
         let in_tile = listed.div_ceil(tiles.max(1)) * 40;
-        let memory = packed + lists + index + in_tile;
+        let filter = prepared.filter.memory(edge as usize) as u64;
+        let memory = packed + filter + lists + index + in_tile;
         let moments = dims * dims * 8 * (threads + PARTS + 1) as u64;
         // While it merges, a list holds up to four times k candidates of 8 bytes.
         let merged = n * k * 4 * 8 + listed * 24 + moments;

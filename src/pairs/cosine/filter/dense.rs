@@ -98,6 +98,10 @@ impl Filter for Dense {
     fn describe(&self) -> String {
         format!("{} kernel, {}", self.cpu.name(), self.first.describe())
     }
+
+    fn memory(&self, edge: usize) -> usize {
+        self.first.memory(edge)
+    }
 }
 
 /// A strip of rows i on its way over the panels.

@@ -101,6 +101,14 @@ impl First {
         }
     }
 
+    /// Memory that it takes besides packed rows, in bytes, for tiles of `edge` rows.
+    pub fn memory(&self, edge: usize) -> usize {
+        match self {
+            Self::Axes(axes, store) => store.memory(axes, edge),
+            Self::All | Self::Integers(_) => 0,
+        }
+    }
+
     /// Two ranges of rows along the axes, if there are axes.
     pub fn turned(&self, rows: &Rows<'_>, ranges: [&Range<u32>; 2]) -> Option<[Turned<'_>; 2]> {
         let Self::Axes(axes, store) = self else { return None };

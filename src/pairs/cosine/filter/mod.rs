@@ -130,6 +130,9 @@ pub trait Filter: Sync {
 
     /// What it does first, for people.
     fn describe(&self) -> String;
+
+    /// Memory that it comes to besides packed rows, in bytes, for tiles of `edge` rows.
+    fn memory(&self, edge: usize) -> usize;
 }
 
 /// A pair over the threshold: 12 bytes.

@@ -86,9 +86,20 @@ pub struct Turned<'a> {
 impl Store {
     /// For `n` rows; none is turned yet.
     pub fn new(axes: &Axes, n: usize) -> Self {
-        let row = 4 * (axes.lines() + axes.tail_words()) + size_of::<Reach>();
         let blocks = std::iter::repeat_with(OnceLock::new).take(n.div_ceil(BLOCK)).collect();
-        Self { blocks, kept: MEMORY / (BLOCK * row) }
+        Self { blocks, kept: MEMORY / (BLOCK * Self::row(axes)) }
+    }
+
+    /// Bytes of a turned row.
+    fn row(axes: &Axes) -> usize {
+        4 * (axes.lines() + axes.tail_words()) + size_of::<Reach>()
+    }
+
+    /// Memory that it comes to, in bytes, with those rows of a tile of `edge` that are not kept.
+    pub fn memory(&self, axes: &Axes, edge: usize) -> usize {
+        let (kept, all) = (self.kept.min(self.blocks.len()), self.blocks.len());
+        let beside = (all - kept).min(2 * (edge / BLOCK + 2));
+        (kept + beside) * BLOCK * Self::row(axes)
     }
 
     /// The rows in `range`, turned.
