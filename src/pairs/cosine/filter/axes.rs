@@ -27,6 +27,7 @@ use super::super::exact;
 use super::super::rows::Rows;
 use super::Bound;
 use super::cells::{Cells, Judge};
+use super::coarse;
 use ndarray::{Array1, Array2};
 
 /// Coordinates that stay f32: they have most of the length, where integers would be coarse.
@@ -82,10 +83,7 @@ impl Integers {
         }
         // Other rows may have a little more.
         let (largest, longest) = (largest * 1.1 + 1e-6, longest * 1.1 + 1e-6);
-        // Over a chunk |q| <= S |y| + sqrt(d) / 2, and 46,340^2 < 2^31.
-        let most = 46_338.0 - (2.0 * chunk as f64).sqrt() / 2.0;
-        let scale = ((most / longest).min(32_766.0 / f64::from(largest)) as f32).next_down();
-        let unit = (1.0 / (f64::from(scale) * f64::from(scale))) as f32;
+        let [scale, unit] = coarse::scale(largest, longest, chunk);
         Self { scale, unit, largest, longest, chunk }
     }
 
@@ -177,16 +175,6 @@ impl Axes {
     /// Words of the tail, whole registers of them.
     pub fn tail_words(&self) -> usize {
         (self.dims - self.split).div_ceil(STEP) * (STEP / 2)
-    }
-
-    /// As [`super::coarse::Coarse::from`].
-    pub fn from(&self, from: f32) -> f32 {
-        (from - self.slack).next_down()
-    }
-
-    /// As [`super::coarse::Coarse::below`].
-    pub fn below(&self, below: f32) -> f32 {
-        (below + self.slack).next_up()
     }
 
     /// What a pair costs, judged by turned rows.

@@ -63,9 +63,7 @@ impl Coarse {
         let square = |part: &[f32]| part.iter().fold(0.0, |sum, v| sum + f64::from(*v) * f64::from(*v));
         let square_of = |row: &[f32]| row.chunks(2 * chunk).map(square).fold(0.0, f64::max);
         let part = each().map(square_of).reduce(|| 0.0, f64::max).sqrt() * (1.0 + 1e-6);
-        // Over a chunk |q| <= S |x| + sqrt(d) / 2, and 46,340^2 < 2^31.
-        let most = 46_338.0 - (2.0 * chunk as f64).sqrt() / 2.0;
-        let scale = ((most / part).min(32_766.0 / f64::from(largest)) as f32).next_down();
+        let [scale, unit] = scale(largest, part, chunk);
         let rest = |row: &[f32]| {
             let mut rounded = vec![0; words];
             quantize(row, scale, &mut rounded);
@@ -82,7 +80,6 @@ impl Coarse {
         let coarse = Bound { chunk: dims, error, largest: bound.square + error, square: bound.square };
         let cells = Cells::new(bins, &coarse);
         let Judge::Grid { limit, .. } = cells.judge else { return None };
-        let unit = (1.0 / (f64::from(scale) * f64::from(scale))) as f32;
         let slack = ((error + bound.error) as f32).next_up();
         (1.0 - 2.0 * limit <= MOST_OPEN).then_some(Self { scale, chunk, unit, cells, slack })
     }
@@ -92,16 +89,15 @@ impl Coarse {
         let Judge::Grid { limit, .. } = self.cells.judge else { return 1.0 };
         1.0 - 2.0 * limit
     }
+}
 
-    /// A coarse score from here on may be one in f32 from `from` on.
-    pub fn from(&self, from: f32) -> f32 {
-        (from - self.slack).next_down()
-    }
-
-    /// A coarse score down from here may be one in f32 down from `below`.
-    pub fn below(&self, below: f32) -> f32 {
-        (below + self.slack).next_up()
-    }
+/// S for coordinates up to `largest` and chunks of `chunk` words that are no longer than `longest`, so that
+/// the sums of their products fit in 32 bits; and 1 / S^2.
+pub fn scale(largest: f32, longest: f64, chunk: usize) -> [f32; 2] {
+    // Over a chunk |q| <= S |x| + sqrt(d) / 2, and 46,340^2 < 2^31.
+    let most = 46_338.0 - (2.0 * chunk as f64).sqrt() / 2.0;
+    let scale = ((most / longest).min(32_766.0 / f64::from(largest)) as f32).next_down();
+    [scale, (1.0 / (f64::from(scale) * f64::from(scale))) as f32]
 }
 
 /// Chains of [`dot`].

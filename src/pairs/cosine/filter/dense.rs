@@ -265,7 +265,7 @@ impl<'a> Strip<'a> {
                         (Words { lead: LEAD, chunk: axes.head.chunk, unit: axes.head.unit }, &axes.cells)
                     }
                 };
-                let scores_of = match (weighted, matches!(first, First::All)) {
+                let scores_of = match (weighted, first.is_f32()) {
                     (false, false) => scores_of::<false, true>,
                     (true, false) => scores_of::<true, true>,
                     (false, true) => scores_of::<false, false>,
@@ -310,7 +310,7 @@ impl<'a> Strip<'a> {
     /// Collects the pairs that the masks point at.
     fn attend(&mut self, at: [u32; 2]) {
         let nr = self.shape.columns;
-        if self.open.len() >= OPEN || matches!(self.filter.first, First::All) {
+        if self.open.len() >= OPEN || self.filter.first.is_f32() {
             self.settle_open();
         }
         for v in 0..VECTORS {
@@ -327,7 +327,7 @@ impl<'a> Strip<'a> {
                     wanted: self.masks.wanted[v] >> lane & 1 != 0,
                 };
                 let column = 1 << (p % nr);
-                if !matches!(self.filter.first, First::All) && self.asked & column == 0 {
+                if !self.filter.first.is_f32() && self.asked & column == 0 {
                     self.asked |= column;
                     prefetch(self.ask.rows.row(pair[1] as usize));
                 }
@@ -342,7 +342,7 @@ impl<'a> Strip<'a> {
         let (ask, filter) = (self.ask, self.filter);
         let listed_from = self.listed_from();
         for Open { pair: [i, j], mut score, mut doubt, wanted } in self.open.drain(..) {
-            if !matches!(filter.first, First::All) {
+            if !filter.first.is_f32() {
                 score = dot(ask.rows.row(i as usize), ask.rows.row(j as usize));
                 if doubt && let Some(cell) = filter.cells.cell(score) {
                     doubt = false;

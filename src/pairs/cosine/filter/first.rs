@@ -56,22 +56,28 @@ impl First {
         }
     }
 
+    /// True if the kernel's scores are those of f32.
+    pub fn is_f32(&self) -> bool {
+        matches!(self, Self::All)
+    }
+
+    /// Largest difference of the kernel's score from the one in f32, besides a pair's own bound.
+    fn slack(&self) -> Option<f32> {
+        match self {
+            Self::All => None,
+            Self::Integers(coarse) => Some(coarse.slack),
+            Self::Axes(axes, _) => Some(axes.slack),
+        }
+    }
+
     /// A score of the kernel from here on may be one in f32 from `from` on.
     pub fn from(&self, from: f32) -> f32 {
-        match self {
-            Self::All => from,
-            Self::Integers(coarse) => coarse.from(from),
-            Self::Axes(axes, _) => axes.from(from),
-        }
+        self.slack().map_or(from, |slack| (from - slack).next_down())
     }
 
     /// A score of the kernel down from here may be one in f32 down from `below`.
     pub fn below(&self, below: f32) -> f32 {
-        match self {
-            Self::All => below,
-            Self::Integers(coarse) => coarse.below(below),
-            Self::Axes(axes, _) => axes.below(below),
-        }
+        self.slack().map_or(below, |slack| (below + slack).next_up())
     }
 
     /// The cells that the kernel counts in, unless they are those of f32.
