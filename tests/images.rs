@@ -186,4 +186,13 @@ fn an_index_and_a_docker_manifest_list_are_followed_to_the_platform() {
     none.args(["--platform", "linux/riscv64", "--strict-platform"]).arg(format!("{address}/lab/both:list"));
     let (code, out, err) = run(&mut none);
     assert!(code == 3 && err.contains("linux/amd64, linux/arm64"), "{code} {out}{err}");
+    // Unless that is forbidden, the first platform of the list is taken, and the run says so.
+    let mut first = stratigraph(1);
+    first.current_dir(dir).args(["rootfs", "--universe", "universe", "--plain-http", address, "-o", "first"]);
+    first.args(["--platform", "linux/riscv64,linux/ppc64le"]).arg(format!("{address}/lab/both:list"));
+    let out = succeed(&mut first);
+    assert!(out.contains("none of the wanted platforms; linux/amd64 was taken"), "{out}");
+    let results = Results::read(&dir.join("first/rootfs.h5")).expect("a results file");
+    assert_eq!(results.images[0].platform.as_ref().map(ToString::to_string), Some("linux/amd64".to_owned()));
+    assert!(results.set_of(0).is_some());
 }

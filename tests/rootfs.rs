@@ -244,6 +244,48 @@ fn failures_are_listed_and_tried_again_alone() {
     }
 }
 
+#[test]
+fn bounds_stop_a_layer_and_nothing_else() {
+    if !tools(&TOOLS) {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    images(dir);
+    // 64 MiB of zeros, a path of 300 bytes and 500 entries; each a small blob.
+    sh(
+        dir,
+        r#"
+        mkdir layers && cd layers
+        truncate -s 64M zeros && tar cf ../zeros.tar zeros
+        long=$(printf 'ten-bytes/%.0s' $(seq 30)); mkdir -p "$long" && touch "$long/file" && tar cf ../long.tar ten-bytes
+        mkdir many && (cd many && seq 500 | xargs touch) && tar cf ../many.tar many
+        cd ..
+        for name in zeros long many; do umoci raw add-layer --image oci:base --tag $name $name.tar; done
+        "#,
+    );
+    std::fs::write(dir.join("universe"), "bin/sh\nopt/app/z\n").expect("a file");
+    let all: Vec<String> =
+        ["base", "zeros", "long", "many"].iter().map(|name| format!("oci:oci:{name}")).collect();
+    for (case, option, value, says) in [
+        ("zeros", "--max-layer", "32M", "33554432 bytes"),
+        ("long", "--max-path", "250", "a path of more than 250 bytes"),
+        ("many", "--max-entries", "400", "more than 400 entries"),
+    ] {
+        let (code, out, err) = run(rootfs(dir, 2, case).args([option, value]).args(&all));
+        let failed: Vec<&str> = err.lines().filter(|line| line.starts_with("failed: ")).collect();
+        assert!(code == 3 && failed.len() == 1, "{case}: {code} {out}{err}");
+        assert!(failed[0].contains(&format!("oci:oci:{case} layer sha256:")), "{case}: {err}");
+        assert!(failed[0].contains(says) && failed[0].contains("raise the limit"), "{case}: {err}");
+        let found = results(&dir.join(case).join("rootfs.h5"));
+        let lost: Vec<_> = found.iter().filter(|(_, set)| set.is_err()).map(|(image, _)| image).collect();
+        assert_eq!(lost, [&format!("oci:oci:{case}")], "{case}");
+        // With the usual bounds the same directory is completed: only that layer is read.
+        let out = succeed(rootfs(dir, 2, case).args(&all));
+        assert!(out.contains(" 1 read now"), "{case}: {out}");
+    }
+}
+
 /// Bytes of layers that are on disk.
 fn kept(directory: &Path) -> u64 {
     let entries = std::fs::read_dir(directory);

@@ -6,6 +6,7 @@ use super::{Code, Context, limits, show};
 use crate::pairs::cosine::files::{Origin, write_results};
 use crate::pairs::cosine::filter::Cpu;
 use crate::pairs::cosine::matrix::{Cell, MASTER, SHARDS};
+use crate::pairs::cosine::results::Results;
 use crate::pairs::cosine::rows::Groups;
 use crate::pairs::cosine::{Cluster, Needs, Options, Prepared, Source, Summary};
 use crate::pairs::{Error, Job, Outcome};
@@ -200,9 +201,16 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
     let ways = ways(&source);
     let sums = prepared.pair_sums(&context.world, ways);
     steps.mark("mean");
-    let conclude = || -> anyhow::Result<Box<Summary>> {
+    let merge = || {
         let progress = show::Progress::begin(context, "merge", tiles, "tiles");
-        let results = prepared.merge(&context.world, &Job { progress: &|done| progress.set(done), ..job })?;
+        Ok(prepared.merge(&context.world, &Job { progress: &|done| progress.set(done), ..job })?)
+    };
+    let Some(merged) = on_root(context, merge)? else { return Ok(Ended::Stopped) };
+    let (results, candidates) = merged.unzip();
+    let neighbours = prepared.neighbours(&context.world, candidates);
+    let results = results.map(|results| Results { neighbours, ..results });
+    let conclude = || -> anyhow::Result<Box<Summary>> {
+        let results = results.context("only rank 0 has results")?;
         steps.mark("merge");
         let summary = Summary::of(&prepared, &results, ways, &sums, source.zeros, settings.clone(), &origin)?;
         write_results(&args.output.join("cosine.h5"), &prepared, &results, &origin)?;
@@ -232,7 +240,7 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
         show::line(context, steps.summary());
         Ok(Box::new(summary))
     };
-    on_root(context, conclude)
+    Ok(on_root(context, conclude)?.map_or(Ended::Stopped, Ended::Done))
 }
 
 /// Which ways to count have anything to say: layers and images only where they are known.
@@ -245,21 +253,22 @@ fn ways(source: &Source) -> &'static [usize] {
     }
 }
 
-/// Rank 0 merges and writes; the others wait and learn whether a signal stopped it.
-fn on_root(
+/// Rank 0 does something, and the others wait for it. `None` on all ranks if a signal stopped it; what came of
+/// it is on rank 0 only.
+fn on_root<T>(
     context: &Context,
-    conclude: impl FnOnce() -> anyhow::Result<Box<Summary>>,
-) -> anyhow::Result<Ended> {
+    what: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<Option<Option<T>>> {
     let mut stopped = [0];
-    let mut summary = None;
+    let mut made = None;
     if context.world.is_root() {
-        match conclude() {
+        match what() {
             Err(e) if matches!(e.downcast_ref(), Some(Error::Stopped)) => stopped[0] = 1,
-            made => summary = Some(made?),
+            done => made = Some(done?),
         }
     }
     context.world.max_u64(&mut stopped);
-    Ok(if stopped[0] > 0 { Ended::Stopped } else { Ended::Done(summary) })
+    Ok((stopped[0] == 0).then_some(made))
 }
 
 /// What a run with these arguments computes.

@@ -1,6 +1,7 @@
 //! The best neighbours of every row, while tiles are computed.
 
 use super::exact;
+use super::filter::prefetch;
 use super::rows::Rows;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -10,6 +11,9 @@ use std::sync::{Mutex, PoisonError};
 /// Memory for the lists of one rank, in bytes; with more rows the lists get shorter, down to a
 /// little more than k.
 const MEMORY: usize = 144 << 20;
+
+/// Pairs between asking for a list and adding to it.
+const AHEAD: usize = 8;
 
 /// Set in an entry that was added in the current tile.
 const NEW: u32 = 1 << 31;
@@ -59,10 +63,12 @@ impl Neighbour {
 }
 
 impl Best {
-    /// Lists of the best `k` (at least 1) for `n` rows; `error` is the filter's bound.
-    pub fn new(n: usize, k: usize, error: f64) -> Self {
+    /// Lists of the best `k` (at least 1) for `n` rows; `error` is the filter's bound, `floors` are those
+    /// of [`super::floors`], or none.
+    pub fn new(n: usize, k: usize, error: f64, floors: &[f32]) -> Self {
         let capacity = Self::capacity(n, k);
-        let from = std::iter::repeat_with(|| f32::NEG_INFINITY.to_bits().into()).take(n).collect();
+        let floor = |i| floors.get(i).copied().unwrap_or(f32::NEG_INFINITY);
+        let from = (0..n).map(|i| floor(i).to_bits().into()).collect();
         let lists = Lists { length: vec![0; n], entries: vec![(0.0, 0); n * capacity] };
         Self { k, capacity, error: (error as f32).next_up(), from, lists: Mutex::new(lists) }
     }
@@ -81,7 +87,14 @@ impl Best {
     /// Adds pairs with their scores in f32 to the lists of both rows.
     pub fn add(&self, rows: &Rows<'_>, pairs: &[(u32, u32, f32)]) {
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-        for (i, j, score) in pairs {
+        for (at, (i, j, score)) in pairs.iter().enumerate() {
+            // Lists come from far; some ahead are on their way meanwhile.
+            if let Some((i, j, _)) = pairs.get(at + AHEAD) {
+                for row in [*i as usize, *j as usize] {
+                    let end = row * self.capacity + lists.length[row] as usize;
+                    prefetch(lists.entries.get(end..end + 1).unwrap_or_default());
+                }
+            }
             for (row, other) in [(*i, *j), (*j, *i)] {
                 if *score >= self.from(row) {
                     self.insert(&mut lists, rows, row, other, *score);
@@ -152,6 +165,9 @@ impl Best {
             .zip(range);
         lists
             .filter_map(|((list, length), row)| {
+                if list[..*length as usize].iter().all(|e| e.1 & NEW == 0) {
+                    return None;
+                }
                 *length = self.shorten(rows, row, &mut list[..*length as usize]) as u32;
                 let list = &mut list[..*length as usize];
                 let new = list.iter().filter(|e| e.1 & NEW != 0);
@@ -161,24 +177,4 @@ impl Best {
             })
             .collect()
     }
-}
-
-/// Drops candidates that `k` others are certainly better than, given the error of their scores.
-pub fn drop_worse(list: &mut Vec<Candidate>, k: usize, error: f64) {
-    if list.len() > k {
-        list.select_nth_unstable_by(k - 1, |a, b| b.score.total_cmp(&a.score));
-        let from = f64::from(list[k - 1].score) - 2.0 * error;
-        list.retain(|c| f64::from(c.score) >= from);
-    }
-}
-
-/// The best `k` of a row's candidates, scored in f64, best first.
-pub fn best_of(rows: &Rows<'_>, row: u32, mut list: Vec<Candidate>, k: usize, error: f64) -> Vec<Neighbour> {
-    drop_worse(&mut list, k, error);
-    let pairs: Vec<_> = list.iter().map(|c| [row.min(c.index), row.max(c.index)]).collect();
-    let mut best = Vec::with_capacity(list.len());
-    exact::score_all(rows, &pairs, |at, score| best.push(Neighbour { index: list[at].index, score }));
-    best.sort_unstable_by(Neighbour::order);
-    best.truncate(k);
-    best
 }

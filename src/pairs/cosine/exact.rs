@@ -4,7 +4,7 @@
 //! f32 has 48 significant bits and is exact in f64, so each term is rounded once, when it is added;
 //! with or without fused multiply-add the result is the same.
 
-use super::filter::Cpu;
+use super::filter::{Cpu, prefetch};
 use super::rows::Rows;
 
 /// The score of two rows of equal length: the definition.
@@ -22,6 +22,11 @@ const LANES: usize = 8;
 pub fn score_all(rows: &Rows<'_>, pairs: &[[u32; 2]], mut visit: impl FnMut(usize, f64)) {
     let cpu = Cpu::best();
     for (block, eight) in pairs.chunks(LANES).enumerate() {
+        // Rows come from far; those of the next block are on their way meanwhile.
+        for [i, j] in pairs.iter().skip((block + 1) * LANES).take(LANES) {
+            prefetch(rows.row(*i as usize));
+            prefetch(rows.row(*j as usize));
+        }
         // The last pair fills up a block that is not full.
         let pair = |l: usize| eight[l.min(eight.len() - 1)];
         let x: [&[f32]; LANES] = std::array::from_fn(|l| rows.row(pair(l)[0] as usize));

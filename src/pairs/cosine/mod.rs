@@ -9,7 +9,7 @@
 //! 2. [`bins`]: all histograms of a run are counted at once.
 //! 3. [`filter`]: a fast kernel settles nearly all pairs, and says which it cannot.
 //! 4. [`exact`]: those are scored in f64.
-//! 5. [`best`]: the neighbours of each row; [`moments`]: mean and deviation, without any pair.
+//! 5. [`best`]: the neighbours of each row, from [`floors`] on, ranked in [`neighbours`]; [`moments`]: mean and deviation, without any pair.
 //! 6. [`results`]: tiles are merged and checked to close.
 //! 7. [`matrix`]: on request all scores themselves.
 
@@ -19,9 +19,11 @@ pub mod block;
 pub mod exact;
 pub mod files;
 pub mod filter;
+mod floors;
 pub mod matrix;
 pub mod moments;
 mod needs;
+mod neighbours;
 pub mod results;
 pub mod rows;
 pub mod source;
@@ -37,7 +39,7 @@ pub use summary::Summary;
 use super::journal::Fingerprint;
 use super::{Error, Job, Outcome, Plan, Shape, Tile};
 use crate::world::World;
-use best::Best;
+use best::{Best, Candidate, Neighbour};
 use bins::{Bins, Count};
 use filter::{Ask, Bound, Cpu, Dense, Extremes, Filter, Found};
 use matrix::{Cell, Matrix, Shards};
@@ -184,13 +186,17 @@ impl<'a> Prepared<'a> {
         self.filter.describe()
     }
 
-    /// A kernel for tiles: what [`Prepared::compute`] gives the engine, without the matrix.
-    pub fn kernel(&self) -> impl FnMut(&Tile) -> Partial {
+    /// A kernel for tiles: what [`Prepared::compute`] gives the engine, without the matrix. Collective,
+    /// because ranks share what is done before the first tile; the kernel is not.
+    pub fn kernel<'k>(&'k self, world: &World) -> impl FnMut(&Tile) -> Partial + use<'k, 'a> {
         let Options { top_k, min, .. } = self.options;
         let (n, error) = (self.rows.len(), self.bound.error);
         let some = if n > 1 { exact::score(self.rows.row(0), self.rows.row(n - 1)) } else { 0.0 };
         let extremes = Extremes::new(some, error);
-        let best = (top_k > 0 && n > 1).then(|| Best::new(n, top_k, error));
+        let best = (top_k > 0 && n > 1).then(|| {
+            let floors = floors::floors(world, &self.rows, top_k, &self.bound);
+            Best::new(n, top_k, error, &floors)
+        });
         move |tile| {
             let weights = self.weighted.then_some(self.weights.as_slice());
             let best = best.as_ref();
@@ -223,7 +229,7 @@ impl<'a> Prepared<'a> {
     /// [`Error::Journal`], [`Error::Refused`]; [`Error::File`] for the matrix, whose shards go to
     /// `directory`.
     pub fn compute(&self, world: &World, job: &Job<'_>, directory: &Path) -> Result<Outcome, Error> {
-        let mut kernel = self.kernel();
+        let mut kernel = self.kernel(world);
         let shards = |matrix| Shards::new(matrix, self.rows, &self.plan, directory, world.rank());
         let mut shards = self.matrix.as_ref().map(shards);
         super::compute(world, job, |tile| {
@@ -247,11 +253,11 @@ impl<'a> Prepared<'a> {
         sums
     }
 
-    /// Merges all tiles from the journals, on rank 0.
+    /// Merges all tiles from the journals, on rank 0. The neighbours are still to be made of their candidates.
     ///
     /// # Errors
     /// Those of [`super::merge`]; [`Error::Refused`] if the sums do not close.
-    pub fn merge(&self, world: &World, job: &Job<'_>) -> Result<Results, Error> {
+    pub fn merge(&self, world: &World, job: &Job<'_>) -> Result<(Results, Vec<Vec<Candidate>>), Error> {
         let mut merge = Merge::begin(self);
         super::merge(world, job, |_, payload| {
             let partial = wire::decode(payload, self.plan.items(), self.bins.len())?;
@@ -262,6 +268,15 @@ impl<'a> Prepared<'a> {
             Some(())
         })?;
         merge.finish()
+    }
+
+    /// The best neighbours of each distinct row, from the candidates that [`Prepared::merge`] gave rank 0
+    /// (`None` elsewhere); nothing but on rank 0. Collective.
+    pub fn neighbours(&self, world: &World, candidates: Option<Vec<Vec<Candidate>>>) -> Vec<Vec<Neighbour>> {
+        if self.options.top_k == 0 {
+            return Vec::new();
+        }
+        neighbours::of_all(world, &self.rows, candidates, self.options.top_k, self.bound.error)
     }
 }
 

@@ -2,14 +2,16 @@
 
 use super::Prepared;
 use super::best::Best;
-use super::exact;
 use super::moments::PARTS;
+use super::{block, exact};
 use crate::pairs::{Error, Tile};
-use rayon::prelude::*;
+use crate::world::World;
 use std::time::{Duration, Instant};
 
 /// Rows that are scored beforehand to learn how many pairs the threshold keeps.
 const SAMPLE_ROWS: usize = 64;
+/// Their scores are computed with so many other rows at a time.
+const COLUMNS: usize = 1 << 13;
 
 /// An estimate of what a run needs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -117,7 +119,11 @@ impl Prepared<'_> {
         if self.rows.len() < 2 {
             return Duration::ZERO;
         }
-        let mut kernel = self.kernel();
+        // Floors of neighbours, if there are any: ranks share that work.
+        let begun = Instant::now();
+        let mut kernel = self.kernel(&World::solo());
+        let cores = (cluster.ranks * cluster.threads) as f64;
+        let floors = begun.elapsed().as_secs_f64() * rayon::current_num_threads() as f64 / cores;
         let mut seconds_of = |tile: &Tile| {
             let begun = Instant::now();
             std::hint::black_box(kernel(tile));
@@ -145,11 +151,10 @@ impl Prepared<'_> {
         let seconds = cold * share + warm * (1.0 - share);
         let rate = pairs / seconds / rayon::current_num_threads() as f64;
         let all: f64 = (0..tiles).map(|id| pairs_of(&self.plan.tile(id))).sum();
-        let cores = (cluster.ranks * cluster.threads) as f64;
         // The last tiles leave cores waiting: half a tile on average.
         let last = all / f64::from(tiles) / 2.0 / cluster.threads as f64;
         let whole = if cluster.ranks > 1 { all / cores + last } else { all / cores };
-        Duration::from_secs_f64(whole / rate)
+        Duration::from_secs_f64(floors + whole / rate)
     }
 }
 
@@ -157,15 +162,15 @@ fn listed(prepared: &Prepared<'_>) -> u64 {
     let (rows, n) = (&prepared.rows, prepared.rows.len());
     let Some(min) = prepared.options.min.filter(|_| n > 1) else { return 0 };
     let sample = SAMPLE_ROWS.min(n);
-    let found: usize = (0..sample)
-        .into_par_iter()
-        .map(|s| {
-            let i = s * n / sample;
-            let pairs: Vec<_> = (0..n).filter(|j| *j != i).map(|j| [i as u32, j as u32]).collect();
-            let mut over = 0;
-            exact::score_all(rows, &pairs, |_, score| over += usize::from(score >= min));
-            over
-        })
-        .sum();
+    let these: Vec<u32> = (0..sample).map(|s| (s * n / sample) as u32).collect();
+    let (mut found, mut over) = (0, vec![false; sample * COLUMNS]);
+    for first in (0..n).step_by(COLUMNS) {
+        let columns = first as u32..(first + COLUMNS).min(n) as u32;
+        over.fill(false);
+        block::fill(rows, &these, columns, COLUMNS, &mut over, |score| score >= min);
+        found += over.iter().filter(|over| **over).count();
+    }
+    // Without the rows themselves.
+    found -= these.iter().map(|i| rows.row(*i as usize)).filter(|row| exact::score(row, row) >= min).count();
     (found as u64 * n as u64).div_ceil(2 * sample as u64)
 }

@@ -1,12 +1,13 @@
 //! From the tiles' partial results to the numbers of a run.
 
 use super::Prepared;
-use super::best::{Candidate, Neighbour, best_of, drop_worse};
+use super::best::{Candidate, Neighbour};
 use super::bins::Count;
 use super::exact;
 use super::filter::Edge;
 use super::matrix::Place;
 use super::moments::PairSums;
+use super::neighbours::drop_worse;
 use super::wire::Partial;
 use crate::pairs::{Error, Histogram};
 use rayon::prelude::*;
@@ -22,7 +23,8 @@ pub struct Results {
     pub counts: Vec<Count>,
     /// Least and highest score over pairs of distinct rows; `None` without pairs.
     pub range: Option<(f64, f64)>,
-    /// Best neighbours of each distinct row, best first; empty if none were wanted.
+    /// Best neighbours of each distinct row, best first; empty if none were wanted, and before
+    /// [`Prepared::neighbours`].
     pub neighbours: Vec<Vec<Neighbour>>,
     /// Pairs of distinct rows over the threshold, ascending.
     pub edges: Vec<Edge>,
@@ -77,17 +79,12 @@ impl<'a> Merge<'a> {
         results.places.extend(partial.place);
     }
 
-    /// The whole, after checking that the sums close.
+    /// The whole, after checking that the sums close, and the candidates of each row, for
+    /// [`Prepared::neighbours`].
     ///
     /// # Errors
     /// [`Error::Refused`] if they do not: a tile was lost or counted twice.
-    pub fn finish(mut self) -> Result<Results, Error> {
-        let (k, error, rows) = (self.prepared.options.top_k, self.prepared.bound.error, &self.prepared.rows);
-        self.results.neighbours = std::mem::take(&mut self.candidates)
-            .into_par_iter()
-            .enumerate()
-            .map(|(row, list)| best_of(rows, row as u32, list, k, error))
-            .collect();
+    pub fn finish(mut self) -> Result<(Results, Vec<Vec<Candidate>>), Error> {
         self.results.edges.par_sort_unstable_by_key(|e| (e.first, e.second));
         let weights = &self.prepared.weights[..self.prepared.rows.len()];
         for way in 0..4 {
@@ -105,7 +102,7 @@ impl<'a> Merge<'a> {
                 )));
             }
         }
-        Ok(self.results)
+        Ok((self.results, self.candidates))
     }
 }
 

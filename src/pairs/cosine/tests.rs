@@ -1,7 +1,6 @@
 //! Against float64 brute force, with whatever is awkward.
 
 use super::*;
-use crate::pairs::cosine::best::Neighbour;
 use crate::pairs::cosine::exact::score;
 use crate::pairs::cosine::results::Measures;
 use proptest::prelude::*;
@@ -79,13 +78,14 @@ fn brute_force(prepared: &Prepared<'_>) -> Expected {
 }
 
 fn run(prepared: &Prepared<'_>) -> Results {
-    let mut kernel = prepared.kernel();
+    let mut kernel = prepared.kernel(&World::solo());
     let mut merge = Merge::begin(prepared);
     for id in 0..prepared.plan.tiles() {
         let payload = wire::encode(&kernel(&prepared.plan.tile(id)));
         merge.add(wire::decode(&payload, prepared.plan.items(), prepared.bins.len()).expect("a result"));
     }
-    merge.finish().expect("sums close")
+    let (results, candidates) = merge.finish().expect("sums close");
+    Results { neighbours: prepared.neighbours(&World::solo(), Some(candidates)), ..results }
 }
 
 fn check(values: &[f32], dims: usize, multiplicity: &Multiplicity, options: &Options) {

@@ -3,7 +3,7 @@
 use super::axes::{Axes, Reach};
 use super::cells::Judge;
 use super::pack::{MOST_COLUMNS, PAIRS, Shape, integers};
-use super::tally::{Masks, Pending, Scores, VECTOR, VECTORS, Verdict};
+use super::tally::{Masks, Pending, Scores, VECTOR, Verdict};
 use super::turned::Turned;
 use std::ops::Range;
 
@@ -80,7 +80,8 @@ impl<'a> Tails<'a> {
         masks: &mut Masks,
     ) -> bool {
         let mut open = [0u16; PAIRS];
-        let count = masks.drain(&mut open);
+        let count = masks.places(&mut open);
+        *masks = Masks::default();
         let mut any = false;
         for these in open[..count].chunks(EIGHT) {
             // The last pair fills up a group that is not full.
@@ -207,46 +208,6 @@ impl Group {
             let high = _mm256_cmp_ps::<_CMP_GE_OQ>(_mm256_add_ps(score, own), from);
             let low = _mm256_cmp_ps::<_CMP_LE_OQ>(_mm256_sub_ps(score, own), _mm256_set1_ps(below));
             [_mm256_movemask_ps(doubt) as u32, _mm256_movemask_ps(_mm256_or_ps(high, low)) as u32]
-        }
-    }
-}
-
-impl Masks {
-    /// Moves the places of all bits to `into`; gives their number.
-    fn drain(&mut self, into: &mut [u16; PAIRS]) -> usize {
-        let mut count = 0;
-        for first in (0..VECTORS).step_by(4) {
-            let mut bits = 0;
-            for v in (first..first + 4).rev() {
-                bits = bits << VECTOR | u64::from(self.doubt[v] | self.wanted[v]);
-            }
-            while bits != 0 {
-                into[count] = (first * VECTOR) as u16 + bits.trailing_zeros() as u16;
-                count += 1;
-                bits &= bits - 1;
-            }
-        }
-        *self = Self::default();
-        count
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn masks_are_drained(doubt: [u16; VECTORS], wanted: [u16; VECTORS]) {
-            let mut masks = Masks { doubt, wanted };
-            let mut places = [0; PAIRS];
-            let count = masks.drain(&mut places);
-            let expected: Vec<u16> = (0..PAIRS as u16)
-                .filter(|p| (doubt[usize::from(*p) / 16] | wanted[usize::from(*p) / 16]) >> (p % 16) & 1 != 0)
-                .collect();
-            prop_assert_eq!(&places[..count], &expected[..]);
-            prop_assert_eq!((masks.doubt, masks.wanted), ([0; VECTORS], [0; VECTORS]));
         }
     }
 }

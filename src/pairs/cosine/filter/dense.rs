@@ -5,10 +5,10 @@ use super::axes::LEAD;
 use super::cells::Cells;
 use super::coarse::dot;
 use super::first::First;
-use super::pack::{MOST_COLUMNS, MOST_ROWS, Shape};
+use super::pack::{MOST_COLUMNS, MOST_ROWS, PAIRS, Shape};
 use super::tally::{Masks, Pending, Scores, Tally, VECTOR, VECTORS, Verdict};
 use super::turned::Turned;
-use super::{Ask, Bound, Cpu, Filter, Found};
+use super::{Ask, Bound, Cpu, Filter, Found, prefetch};
 use crate::pairs::Tile;
 use crate::pairs::cosine::bins::Bins;
 use crate::pairs::cosine::rows::Rows;
@@ -118,6 +118,8 @@ struct Strip<'a> {
     masks: Masks,
     tally: Tally<'a>,
     open: Vec<Open>,
+    /// From where on scores of the rows i may be among their best; empty if those are not asked for.
+    rows_from: Vec<f32>,
     /// Rows j of the panel that have been asked for.
     asked: u64,
     found: Found,
@@ -131,6 +133,9 @@ struct Columns {
 
 /// Pairs that are worth to be looked at again together: their rows are on their way meanwhile.
 const OPEN: usize = 64;
+
+/// After so many panels the limits of the rows i are read anew. They only rise: old ones ask for more.
+const REFRESH: usize = 4;
 
 /// A pair that the kernel has not settled.
 struct Open {
@@ -167,6 +172,7 @@ impl<'a> Strip<'a> {
             masks: Masks::default(),
             tally: Tally::new(cells, ask.weights),
             open: Vec::new(),
+            rows_from: Vec::new(),
             asked: 0,
             found: Found::new(ask.bins),
         }
@@ -182,6 +188,10 @@ impl<'a> Strip<'a> {
         for (p, panel) in packed.chunks_exact(nr * lines).enumerate() {
             let j = self.columns.start + (p * nr) as u32;
             self.asked = 0;
+            if let Some(best) = self.ask.best.filter(|_| p % REFRESH == 0) {
+                self.rows_from.clear();
+                self.rows_from.extend(rows.clone().map(|i| self.filter.first.from(best.from(i))));
+            }
             let last = (j + nr as u32).min(self.columns.end) - 1;
             let mut column = Columns { from: [f32::INFINITY; MOST_COLUMNS], reach: [0.0; MOST_COLUMNS] };
             if let Some(best) = self.ask.best {
@@ -215,14 +225,10 @@ impl<'a> Strip<'a> {
         let extremes = self.ask.extremes;
         let first = &self.filter.first;
         let all_from = first.from(extremes.high_from().min(self.listed_from()));
-        let row_from = match self.ask.best {
-            None => [all_from; MOST_ROWS],
-            Some(best) => std::array::from_fn(|r| {
-                let i = at[0] + r as u32;
-                let there = (i as usize) < self.ask.rows.len();
-                if there { all_from.min(first.from(best.from(i))) } else { f32::INFINITY }
-            }),
-        };
+        let mut row_from = [all_from; MOST_ROWS];
+        if let Some(there) = self.rows_from.get((at[0] - self.rows.start) as usize..) {
+            row_from.iter_mut().zip(there).for_each(|(all, from)| *all = all.min(*from));
+        }
         let mut row_reach = [0.0; MOST_ROWS];
         if let Some(tails) = &self.tails {
             let reach = tails.reach((at[0] - self.rows.start) as usize);
@@ -313,26 +319,26 @@ impl<'a> Strip<'a> {
         if self.open.len() >= OPEN || self.filter.first.is_f32() {
             self.settle_open();
         }
-        for v in 0..VECTORS {
-            let mut bits = self.masks.doubt[v] | self.masks.wanted[v];
-            while bits != 0 {
-                let lane = bits.trailing_zeros() as usize;
-                bits &= bits - 1;
-                let p = v * VECTOR + lane;
-                let pair = [at[0] + (p / nr) as u32, at[1] + (p % nr) as u32];
-                let open = Open {
-                    pair,
-                    score: self.scores.0[p],
-                    doubt: self.masks.doubt[v] >> lane & 1 != 0,
-                    wanted: self.masks.wanted[v] >> lane & 1 != 0,
-                };
+        let far = !self.filter.first.is_f32();
+        let mut places = [0; PAIRS];
+        let count = self.masks.places(&mut places);
+        for p in places[..count].iter().map(|p| usize::from(*p)) {
+            let (v, lane) = (p / VECTOR, p % VECTOR);
+            let [i, j] = [at[0] + (p / nr) as u32, at[1] + (p % nr) as u32];
+            if far {
+                prefetch(self.ask.rows.row(i as usize));
                 let column = 1 << (p % nr);
-                if !self.filter.first.is_f32() && self.asked & column == 0 {
+                if self.asked & column == 0 {
                     self.asked |= column;
-                    prefetch(self.ask.rows.row(pair[1] as usize));
+                    prefetch(self.ask.rows.row(j as usize));
                 }
-                self.open.push(open);
             }
+            self.open.push(Open {
+                pair: [i, j],
+                score: self.scores.0[p],
+                doubt: self.masks.doubt[v] >> lane & 1 != 0,
+                wanted: self.masks.wanted[v] >> lane & 1 != 0,
+            });
         }
     }
 
@@ -375,19 +381,6 @@ impl<'a> Strip<'a> {
         self.found.settle(self.ask);
         self.found
     }
-}
-
-/// Asks for a row to be brought to the second-level cache.
-#[inline]
-fn prefetch(row: &[f32]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in row.chunks(64 / 4) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a hint about memory that is there.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = row;
 }
 
 /// Which scores of a micro-tile are pairs: i < j, and both there.

@@ -234,6 +234,19 @@ impl Found {
     }
 }
 
+/// Asks for a row to be brought to the second-level cache.
+#[inline]
+pub fn prefetch<T>(row: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in row.chunks((64 / size_of::<T>()).max(1)) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a hint about memory that is there.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = row;
+}
+
 #[inline]
 fn count(counts: &mut Count, ask: &Ask<'_>, pair: [u32; 2]) {
     let [i, j] = pair.map(|i| i as usize);

@@ -56,6 +56,26 @@ impl Default for Scores {
     }
 }
 
+impl Masks {
+    /// Writes the places of all scores that have a bit in either mask, ascending; gives their number.
+    pub fn places(&self, into: &mut [u16; PAIRS]) -> usize {
+        let mut count = 0;
+        // As many as a word has room for: most micro-tiles have few bits or none.
+        for first in (0..VECTORS).step_by(4) {
+            let mut bits = 0;
+            for v in (first..first + 4).rev() {
+                bits = bits << VECTOR | u64::from(self.doubt[v] | self.wanted[v]);
+            }
+            while bits != 0 {
+                into[count] = (first * VECTOR) as u16 + bits.trailing_zeros() as u16;
+                count += 1;
+                bits &= bits - 1;
+            }
+        }
+        count
+    }
+}
+
 impl Pending {
     /// Nothing to count.
     pub fn new(cells: &Cells, columns: usize) -> Self {
@@ -139,5 +159,24 @@ impl<'a> Tally<'a> {
 fn add_product(sums: &mut Count, i: &Count, j: &Count) {
     for ((sum, i), j) in sums.iter_mut().zip(i).zip(j) {
         *sum = sum.wrapping_add(i * j);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn places_are_those_of_the_bits(doubt: [u16; VECTORS], wanted: [u16; VECTORS]) {
+            let masks = Masks { doubt, wanted };
+            let mut places = [0; PAIRS];
+            let count = masks.places(&mut places);
+            let expected: Vec<u16> = (0..PAIRS as u16)
+                .filter(|p| (doubt[usize::from(*p) / 16] | wanted[usize::from(*p) / 16]) >> (p % 16) & 1 != 0)
+                .collect();
+            prop_assert_eq!(&places[..count], &expected[..]);
+        }
     }
 }
