@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use support::{ranks, results_in, run, stratigraph, succeed, wait_for};
 
-const N: usize = 700;
+const N: usize = 900;
 const DIMS: usize = 37;
 
 /// Writes N unit rows, some of them equal or nearly so, as a NumPy file.

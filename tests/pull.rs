@@ -322,6 +322,29 @@ fn the_limit_on_connections_holds_for_all_ranks_together() {
 }
 
 #[test]
+fn the_rate_of_requests_holds_for_all_ranks_together() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    let layers = (0..16).map(|i| vec![format!("opt/{i}").into_bytes()]).collect();
+    empty_files(&dir.join("oci"), &[("many".to_owned(), layers)].into());
+    std::fs::write(dir.join("universe"), "opt/3\nopt/none\n").expect("a file");
+    let fake = FakeRegistry::start();
+    serve(&fake, &dir.join("oci"), "many");
+    let mut command = ranks(2, 1);
+    command.current_dir(dir).args(["rootfs", "--universe", "universe", "-o", "out", "--request-rate", "10"]);
+    succeed(command.args(["--plain-http", fake.address(), &format!("{}/lab/tool:many", fake.address())]));
+    assert_eq!(paths(&dir.join("out"))["many"], ["opt/3"]);
+    let mut times: Vec<_> = fake.asked("/blobs/").iter().map(|asked| asked.at).collect();
+    times.sort();
+    // The config and 16 layers. A rank's first request waits for nothing, each further one for its turn; a
+    // rank that took the whole rate for itself would be through in half of that.
+    assert!(times.len() >= 17, "{}", times.len());
+    let span = (times[times.len() - 1] - times[0]).as_secs_f64();
+    let least = (times.len() - 2) as f64 / 10.0;
+    assert!(span > 0.8 * least, "{} requests in {span:.2} s", times.len());
+}
+
+#[test]
 fn evidence_needs_no_layer_and_a_repository_that_is_gone_is_one_failure() {
     if !tools(&["skopeo", "docker-registry"]) {
         return;

@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What to do wrong, once, with the next request whose path contains the given text.
 #[derive(Clone, Debug)]
@@ -52,6 +52,8 @@ pub struct Asked {
     pub authorization: Option<String>,
     pub range: Option<String>,
     pub body: String,
+    /// When it had come.
+    pub at: Instant,
 }
 
 #[derive(Default)]
@@ -199,7 +201,8 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Asked> {
     reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
     let mut words = line.split_whitespace();
     let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let mut asked = Asked { method, path, authorization: None, range: None, body: String::new() };
+    let mut asked =
+        Asked { method, path, authorization: None, range: None, body: String::new(), at: Instant::now() };
     let mut length = 0;
     loop {
         let mut line = String::new();

@@ -12,6 +12,9 @@ use std::sync::{Mutex, PoisonError};
 /// little more than k.
 const MEMORY: usize = 144 << 20;
 
+/// Lists that a thread goes through at a time.
+const PART: usize = 64;
+
 /// Pairs between asking for a list and adding to it.
 const AHEAD: usize = 8;
 
@@ -53,6 +56,33 @@ pub struct Candidate {
     pub index: u32,
     /// The filter's score: within its error bound of the score in f64, and not the same on every CPU.
     pub score: f32,
+}
+
+/// Candidates of many rows.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Candidates {
+    /// Each row and how many it has.
+    pub rows: Vec<(u32, u32)>,
+    /// Those of all rows, one after the other.
+    pub all: Vec<Candidate>,
+}
+
+impl Candidates {
+    /// Each row with its own.
+    pub fn by_row(&self) -> impl Iterator<Item = (u32, &[Candidate])> {
+        let mut rest = self.all.as_slice();
+        self.rows.iter().map(move |(row, count)| {
+            let (own, others) = rest.split_at(*count as usize);
+            rest = others;
+            (*row, own)
+        })
+    }
+
+    /// Adds those of other rows.
+    pub fn append(&mut self, mut other: Self) {
+        self.rows.append(&mut other.rows);
+        self.all.append(&mut other.all);
+    }
 }
 
 impl Neighbour {
@@ -154,27 +184,49 @@ impl Best {
     }
 
     /// What was added to the lists of these rows since the last call and is still there, with scores
-    /// in f32: `(row, neighbours)`, without rows that got nothing.
-    pub fn take_new(&self, rows: &Rows<'_>, range: Range<u32>) -> Vec<(u32, Vec<Candidate>)> {
+    /// in f32.
+    pub fn take_new(&self, rows: &Rows<'_>, range: Range<u32>) -> Candidates {
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         let Lists { length, entries } = &mut *lists;
-        let first = range.start as usize;
-        let lists = entries[first * self.capacity..range.end as usize * self.capacity]
-            .par_chunks_exact_mut(self.capacity)
-            .zip(&mut length[first..range.end as usize])
-            .zip(range);
-        lists
-            .filter_map(|((list, length), row)| {
-                if list[..*length as usize].iter().all(|e| e.1 & NEW == 0) {
-                    return None;
+        let (first, last) = (range.start as usize, range.end as usize);
+        let parts: Vec<Candidates> = entries[first * self.capacity..last * self.capacity]
+            .par_chunks_mut(PART * self.capacity)
+            .zip(length[first..last].par_chunks_mut(PART))
+            .enumerate()
+            .map(|(part, (lists, lengths))| {
+                let mut found = Candidates::default();
+                let these = (range.start + (part * PART) as u32..).zip(lists.chunks_exact_mut(self.capacity));
+                for ((row, list), length) in these.zip(lengths) {
+                    self.take_new_of(rows, row, list, length, &mut found);
                 }
-                *length = self.shorten(rows, row, &mut list[..*length as usize]) as u32;
-                let list = &mut list[..*length as usize];
-                let new = list.iter().filter(|e| e.1 & NEW != 0);
-                let new: Vec<_> = new.map(|e| Candidate { index: e.1 & !NEW, score: e.0 }).collect();
-                list.iter_mut().for_each(|e| e.1 &= !NEW);
-                (!new.is_empty()).then_some((row, new))
+                found
             })
-            .collect()
+            .collect();
+        let mut all = Candidates::default();
+        parts.into_iter().for_each(|part| all.append(part));
+        all
+    }
+
+    fn take_new_of(
+        &self,
+        rows: &Rows<'_>,
+        row: u32,
+        list: &mut [(f32, u32)],
+        length: &mut u32,
+        into: &mut Candidates,
+    ) {
+        if list[..*length as usize].iter().all(|entry| entry.1 & NEW == 0) {
+            return;
+        }
+        *length = self.shorten(rows, row, &mut list[..*length as usize]) as u32;
+        let before = into.all.len();
+        for (score, other) in list[..*length as usize].iter_mut().filter(|entry| entry.1 & NEW != 0) {
+            *other &= !NEW;
+            into.all.push(Candidate { index: *other, score: *score });
+        }
+        let new = (into.all.len() - before) as u32;
+        if new > 0 {
+            into.rows.push((row, new));
+        }
     }
 }

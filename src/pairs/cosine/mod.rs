@@ -39,7 +39,7 @@ pub use summary::Summary;
 use super::journal::Fingerprint;
 use super::{Error, Job, Outcome, Plan, Shape, Tile};
 use crate::world::World;
-use best::{Best, Candidate, Neighbour};
+use best::{Best, Candidate, Candidates, Neighbour};
 use bins::{Bins, Count};
 use filter::{Ask, Bound, Cpu, Dense, Extremes, Filter, Found};
 use matrix::{Cell, Matrix, Shards};
@@ -204,11 +204,11 @@ impl<'a> Prepared<'a> {
             let mut found = Found::new(&self.bins);
             self.filter.tile(tile, &ask, &mut found);
             found.settle(&ask);
-            let mut neighbours = Vec::new();
+            let mut neighbours = Candidates::default();
             if let Some(best) = best {
                 neighbours = best.take_new(&self.rows, tile.rows.clone());
                 let columns = tile.columns.start.max(tile.rows.end)..tile.columns.end;
-                neighbours.extend(best.take_new(&self.rows, columns));
+                neighbours.append(best.take_new(&self.rows, columns));
             }
             let counts = (0u32..).zip(&found.counts).filter(|(_, c)| **c != [0; 4]).map(|(b, c)| (b, *c));
             found.edges.sort_unstable_by_key(|e| (e.first, e.second));

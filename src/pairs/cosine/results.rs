@@ -67,9 +67,13 @@ impl<'a> Merge<'a> {
             results.range = Some((low.min(partial.range.0), high.max(partial.range.1)));
         }
         let (k, error) = (self.prepared.options.top_k, self.prepared.bound.error);
-        for (row, new) in partial.neighbours {
+        for (row, new) in partial.neighbours.by_row() {
             let list = &mut self.candidates[row as usize];
-            list.extend(new);
+            if list.is_empty() {
+                // Most lists never need more.
+                list.reserve(2 * k + new.len());
+            }
+            list.extend_from_slice(new);
             if list.len() > 4 * k {
                 drop_worse(list, k, error);
             }

@@ -182,6 +182,28 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    /// Enough rows for floors below which no neighbour is looked for.
+    #[test]
+    fn floors_leave_no_neighbour_out(
+        n in 200usize..700,
+        dims in prop_oneof![2usize..8, Just(40)],
+        seed: u64,
+        top_k in 1usize..5,
+        tile_edge in prop::option::of(60u32..300),
+    ) {
+        let values = awkward(n, dims, seed);
+        let all = Rows::new(&values, dims);
+        let groups = Groups::of(&all);
+        let options = Options { top_k, tile_edge, ..Options::default() };
+        let prepared = Prepared::new(all, &groups, &Multiplicity::default(), options.clone()).unwrap();
+        let floors = floors::floors(&World::solo(), &prepared.rows, top_k, &prepared.bound);
+        prop_assert_eq!(floors.is_empty(), prepared.rows.len() / 64 < 2 * top_k);
+        check(&values, dims, &Multiplicity::default(), &options);
+    }
+}
+
 #[test]
 fn statistics_weigh_and_close() {
     // Rows: a, b, a, -a, zero, zero.

@@ -1,6 +1,6 @@
 //! A tile's result as bytes, for the journal: little-endian words.
 
-use super::best::Candidate;
+use super::best::{Candidate, Candidates};
 use super::bins::Count;
 use super::filter::Edge;
 use super::matrix::Place;
@@ -15,7 +15,7 @@ pub struct Partial {
     /// Pairs that were scored in f64.
     pub rechecked: u64,
     /// Possible neighbours by row; rows may come more than once.
-    pub neighbours: Vec<(u32, Vec<Candidate>)>,
+    pub neighbours: Candidates,
     /// Pairs over the threshold.
     pub edges: Vec<Edge>,
     /// Where the tile's part of the matrix is.
@@ -24,7 +24,8 @@ pub struct Partial {
 
 /// Writes a partial result.
 pub fn encode(partial: &Partial) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64 + partial.counts.len() * 36 + partial.edges.len() * 12);
+    let lists = partial.neighbours.rows.len() + partial.neighbours.all.len();
+    let mut out = Vec::with_capacity(64 + partial.counts.len() * 36 + lists * 8 + partial.edges.len() * 12);
     let mut put = |bytes: &[u8]| out.extend_from_slice(bytes);
     put(&partial.range.0.to_le_bytes());
     put(&partial.range.1.to_le_bytes());
@@ -34,8 +35,8 @@ pub fn encode(partial: &Partial) -> Vec<u8> {
         put(&bin.to_le_bytes());
         count.iter().for_each(|c| put(&c.to_le_bytes()));
     }
-    put(&(partial.neighbours.len() as u64).to_le_bytes());
-    for (row, neighbours) in &partial.neighbours {
+    put(&(partial.neighbours.rows.len() as u64).to_le_bytes());
+    for (row, neighbours) in partial.neighbours.by_row() {
         put(&row.to_le_bytes());
         put(&(neighbours.len() as u32).to_le_bytes());
         for n in neighbours {
@@ -95,12 +96,12 @@ pub fn decode(bytes: &[u8], n: u32, bins: usize) -> Option<Partial> {
     }
     for _ in 0..input.u64()? {
         let row = input.u32().filter(|r| *r < n)?;
-        let mut neighbours = Vec::new();
-        for _ in 0..input.u32()? {
+        let count = input.u32()?;
+        for _ in 0..count {
             let index = input.u32().filter(|r| *r < n)?;
-            neighbours.push(Candidate { index, score: input.f32()? });
+            partial.neighbours.all.push(Candidate { index, score: input.f32()? });
         }
-        partial.neighbours.push((row, neighbours));
+        partial.neighbours.rows.push((row, count));
     }
     for _ in 0..input.u64()? {
         let edge = Edge { first: input.u32()?, second: input.u32().filter(|r| *r < n)?, score: input.f32()? };
@@ -122,7 +123,10 @@ mod tests {
             counts: vec![(3, [1, 2, 3, u64::MAX])],
             range: (-0.5, f64::NEG_INFINITY),
             rechecked: 9,
-            neighbours: vec![(2, vec![Candidate { index: 1, score: 0.25 }]), (0, vec![])],
+            neighbours: Candidates {
+                rows: vec![(2, 1), (0, 0)],
+                all: vec![Candidate { index: 1, score: 0.25 }],
+            },
             edges: vec![Edge { first: 0, second: 4, score: 0.5 }],
             place: None,
         };
