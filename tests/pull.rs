@@ -301,15 +301,22 @@ fn a_killed_campaign_asks_a_registry_for_no_finished_layer_again() {
     assert!(bytes("out") == bytes("alone"));
 }
 
-#[test]
-fn the_limit_on_connections_holds_for_all_ranks_together() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let dir = dir.path();
+/// A registry with `lab/tool:many`, an image of 16 layers, and a universe in this directory that the fourth
+/// has a path of.
+fn sixteen_layers(dir: &Path) -> FakeRegistry {
     let layers = (0..16).map(|i| vec![format!("opt/{i}").into_bytes()]).collect();
     empty_files(&dir.join("oci"), &[("many".to_owned(), layers)].into());
     std::fs::write(dir.join("universe"), "opt/3\nopt/none\n").expect("a file");
     let fake = FakeRegistry::start();
     serve(&fake, &dir.join("oci"), "many");
+    fake
+}
+
+#[test]
+fn the_limit_on_connections_holds_for_all_ranks_together() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    let fake = sixteen_layers(dir);
     fake.slowly(std::time::Duration::from_millis(150));
     let name = format!("{}/lab/tool:many", fake.address());
     // Two ranks of three threads, which would read six layers at a time.
@@ -325,11 +332,7 @@ fn the_limit_on_connections_holds_for_all_ranks_together() {
 fn the_rate_of_requests_holds_for_all_ranks_together() {
     let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();
-    let layers = (0..16).map(|i| vec![format!("opt/{i}").into_bytes()]).collect();
-    empty_files(&dir.join("oci"), &[("many".to_owned(), layers)].into());
-    std::fs::write(dir.join("universe"), "opt/3\nopt/none\n").expect("a file");
-    let fake = FakeRegistry::start();
-    serve(&fake, &dir.join("oci"), "many");
+    let fake = sixteen_layers(dir);
     let mut command = ranks(2, 1);
     command.current_dir(dir).args(["rootfs", "--universe", "universe", "-o", "out", "--request-rate", "10"]);
     succeed(command.args(["--plain-http", fake.address(), &format!("{}/lab/tool:many", fake.address())]));
