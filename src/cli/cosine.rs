@@ -145,7 +145,7 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
     steps.mark("read");
     let begun = Instant::now();
     let groups = Groups::of(&source.rows());
-    let prepared = Prepared::new(source.rows(), &groups, &source.multiplicity, options(args)?)?;
+    let mut prepared = Prepared::new(source.rows(), &groups, &source.multiplicity, options(args)?)?;
     let settings = settings(&prepared);
     let identity = format!("vectors {id}\noptions {settings}");
     let fingerprint = prepared.fingerprint(&identity);
@@ -169,8 +169,9 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
     }
     let directory = args.output.join(FILES.journal);
     let tiles = u64::from(prepared.plan.tiles());
+    let plan = prepared.plan.clone();
     let job = Job {
-        plan: &prepared.plan,
+        plan: &plan,
         fingerprint: &fingerprint,
         directory: &directory,
         stop: context.stop.flag(),
@@ -198,6 +199,7 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
     if !outcome.is_complete() {
         return Ok(Ended::Stopped);
     }
+    prepared.rest();
     let ways = ways(&source);
     let sums = prepared.pair_sums(&context.world, ways);
     steps.mark("mean");

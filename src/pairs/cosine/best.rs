@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// Memory for the lists of one rank, in bytes; with more rows the lists get shorter, down to a
 /// little more than k.
-const MEMORY: usize = 144 << 20;
+const MEMORY: usize = 80 << 20;
 
 /// Lists that a thread goes through at a time.
 const PART: usize = 64;

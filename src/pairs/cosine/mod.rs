@@ -238,6 +238,11 @@ impl<'a> Prepared<'a> {
         })
     }
 
+    /// Gives back the memory that only tiles need.
+    pub fn rest(&mut self) {
+        self.filter.rest();
+    }
+
     /// Sums over all pairs of distinct rows, for each of the `ways` to count (positions in
     /// [`results::WAYS`]); nothing but on rank 0. Collective.
     pub fn pair_sums(&self, world: &World, ways: &[usize]) -> Vec<PairSums> {

@@ -52,7 +52,9 @@ impl Needs {
         let capacity = Best::capacity(prepared.rows.len(), prepared.options.top_k) as u64;
         let lists = if k > 0 { n * (capacity * 8 + 8) } else { 0 };
         let index = n * 40 + prepared.groups.group.len() as u64 * 4;
-        let in_tile = listed.div_ceil(tiles.max(1)) * 40;
+        // What a tile finds is there three times: as lists, joined, and as bytes for the journal.
+        let in_tile =
+            listed.div_ceil(tiles.max(1)) * 40 + if k > 0 { 3 * 2 * edge * capacity * 8 } else { 0 };
         let filter = prepared.filter.memory(edge as usize) as u64;
         let memory = packed + filter + lists + index + in_tile;
         let moments = dims * dims * 8 * (threads + PARTS + 1) as u64;

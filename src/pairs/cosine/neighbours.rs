@@ -34,13 +34,15 @@ pub fn of_all(
         }
         None => vec![Vec::new(); world.size()],
     };
-    let incoming = from_root(world, &outgoing);
+    let incoming = words(&from_root(world, &outgoing));
     drop(outgoing);
-    let own = best(rows, share(world.rank()), &words(&incoming), k);
+    let own = best(rows, share(world.rank()), &incoming, k);
+    drop(incoming);
     let mut outgoing = vec![&[][..]; world.size()];
     outgoing[0] = &own;
     let parts = world.exchange(&outgoing);
-    let lists = parts.iter().filter(|_| world.is_root()).flat_map(|part| read(part));
+    drop(own);
+    let lists = parts.into_iter().filter(|_| world.is_root()).flat_map(|part| read(&part));
     lists.collect()
 }
 

@@ -102,6 +102,11 @@ impl Filter for Dense {
     fn memory(&self, edge: usize) -> usize {
         self.first.memory(edge)
     }
+
+    fn rest(&mut self) {
+        self.packed = Mutex::default();
+        self.first.rest();
+    }
 }
 
 /// A strip of rows i on its way over the panels.

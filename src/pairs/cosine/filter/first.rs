@@ -115,6 +115,13 @@ impl First {
         }
     }
 
+    /// Gives the memory back that grows with the rows; it is taken again when it is needed.
+    pub fn rest(&mut self) {
+        if let Self::Axes(_, store) = self {
+            store.clear();
+        }
+    }
+
     /// Two ranges of rows along the axes, if there are axes.
     pub fn turned(&self, rows: &Rows<'_>, ranges: [&Range<u32>; 2]) -> Option<[Turned<'_>; 2]> {
         let Self::Axes(axes, store) = self else { return None };

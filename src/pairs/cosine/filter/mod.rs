@@ -133,6 +133,9 @@ pub trait Filter: Sync {
 
     /// Memory that it comes to besides packed rows, in bytes, for tiles of `edge` rows.
     fn memory(&self, edge: usize) -> usize;
+
+    /// Gives back what is kept from tile to tile; the next tile takes it again.
+    fn rest(&mut self);
 }
 
 /// A pair over the threshold: 12 bytes.

@@ -102,6 +102,11 @@ impl Store {
         (kept + beside) * BLOCK * Self::row(axes)
     }
 
+    /// Gives the memory back; rows that are wanted again are turned again.
+    pub fn clear(&mut self) {
+        self.blocks.iter_mut().for_each(|block| drop(block.take()));
+    }
+
     /// The rows in `range`, turned.
     pub fn rows<'a>(&'a self, axes: &Axes, rows: &Rows<'_>, range: Range<u32>) -> Turned<'a> {
         let first = range.start as usize / BLOCK;
