@@ -269,6 +269,8 @@ fn on_root<T>(
             done => made = Some(done?),
         }
     }
+    // Others sleep here, and leave their cores to rank 0.
+    context.world.barrier();
     context.world.max_u64(&mut stopped);
     Ok((stopped[0] == 0).then_some(made))
 }

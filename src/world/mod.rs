@@ -9,6 +9,7 @@ mod launch;
 mod mpi;
 mod watch;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -116,6 +117,11 @@ impl World {
             Inner::Solo => 1,
             Inner::Mpi(ranks) => ranks.size(),
         }
+    }
+
+    /// Which of `all` pieces of work are `rank`'s if each rank takes as many, in rank order.
+    pub fn share(&self, rank: usize, all: usize) -> Range<usize> {
+        all * rank / self.size()..all * (rank + 1) / self.size()
     }
 
     /// The terminal of the `mpirun` that started this rank on its own node, if it has one. It passes

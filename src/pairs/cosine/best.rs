@@ -94,7 +94,7 @@ impl Neighbour {
 
 impl Best {
     /// Lists of the best `k` (at least 1) for `n` rows; `error` is the filter's bound, `floors` are those
-    /// of [`super::floors`], or none.
+    /// that ranks find before the first tile, or none.
     pub fn new(n: usize, k: usize, error: f64, floors: &[f32]) -> Self {
         let capacity = Self::capacity(n, k);
         let floor = |i| floors.get(i).copied().unwrap_or(f32::NEG_INFINITY);

@@ -17,7 +17,6 @@ use super::rows::Rows;
 use crate::world::World;
 use ndarray::{Array2, ArrayView1};
 use rayon::prelude::*;
-use std::ops::Range;
 
 /// Rows for each pivot, and most pivots.
 const ROWS_OF_PIVOT: usize = 256;
@@ -37,7 +36,7 @@ pub fn floors(world: &World, rows: &Rows<'_>, k: usize, bound: &Bound) -> Vec<f3
     let order = by_pivot(world, rows);
     let pieces = order.len().div_ceil(piece);
     let cut = |p: usize| order.len() * p / pieces;
-    let own = share(world, world.rank(), pieces);
+    let own = world.share(world.rank(), pieces);
     let off = (rows.dims() + 16) as f64 * 2f64.powi(-24) * bound.square + 2.0 * bound.error;
     let found: Vec<f32> = own
         .into_par_iter()
@@ -49,11 +48,6 @@ pub fn floors(world: &World, rows: &Rows<'_>, k: usize, bound: &Bound) -> Vec<f3
         floors[*row as usize] = floor;
     }
     floors
-}
-
-/// What one of `world`'s ranks does of `all`.
-fn share(world: &World, rank: usize, all: usize) -> Range<usize> {
-    all * rank / world.size()..all * (rank + 1) / world.size()
 }
 
 /// What all ranks have, in rank order.
@@ -70,7 +64,7 @@ fn everywhere<T: bytemuck::Pod>(world: &World, own: &[T]) -> Vec<T> {
 fn by_pivot(world: &World, rows: &Rows<'_>) -> Vec<u32> {
     let pivots = (rows.len() / ROWS_OF_PIVOT).clamp(1, MOST_PIVOTS);
     let pivots = gathered(rows, (0..pivots).map(|p| p * rows.len() / pivots));
-    let own = share(world, world.rank(), rows.len());
+    let own = world.share(world.rank(), rows.len());
     let starts: Vec<usize> = own.clone().step_by(MOST_IN_PIECE).collect();
     let nearest: Vec<[u32; 2]> = starts
         .into_par_iter()

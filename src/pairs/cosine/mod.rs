@@ -9,7 +9,8 @@
 //! 2. [`bins`]: all histograms of a run are counted at once.
 //! 3. [`filter`]: a fast kernel settles nearly all pairs, and says which it cannot.
 //! 4. [`exact`]: those are scored in f64.
-//! 5. [`best`]: the neighbours of each row, from [`floors`] on, ranked in [`neighbours`]; [`moments`]: mean and deviation, without any pair.
+//! 5. [`best`]: the neighbours of each row, from `floors` on, ranked in `neighbours`; [`moments`]: mean and
+//!    deviation, without any pair.
 //! 6. [`results`]: tiles are merged and checked to close.
 //! 7. [`matrix`]: on request all scores themselves.
 

@@ -104,7 +104,8 @@ impl Needs {
 
 impl Prepared<'_> {
     /// Expected time of all tiles on a cluster of cores like the ones this process runs on, from a
-    /// calibration of about two seconds: parts of tiles are computed by all threads of this process.
+    /// calibration of about two seconds: parts of tiles are computed by all threads of this process, after
+    /// the floors of all rows if neighbours are wanted (some seconds for half a million rows).
     ///
     /// The kernel's rate depends on how the scores lie (pairs in doubt are scored twice), so tiles
     /// from all over the plan are taken. And it depends on what a rank knows: while its lists of

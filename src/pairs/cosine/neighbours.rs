@@ -26,7 +26,7 @@ pub fn of_all(
     k: usize,
     error: f64,
 ) -> Vec<Vec<Neighbour>> {
-    let share = |rank: usize| rows.len() * rank / world.size()..rows.len() * (rank + 1) / world.size();
+    let share = |rank| world.share(rank, rows.len());
     let outgoing: Vec<Vec<u8>> = match candidates {
         Some(mut lists) => {
             lists.par_iter_mut().for_each(|list| drop_worse(list, k, error));
