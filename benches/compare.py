@@ -259,9 +259,11 @@ def of_ceiling(what, rate, ceiling, share, goal):
 
 
 EMBED_SETTINGS = {
-    # Dimensions, window, negatives, epochs: those of the default, and of the study's script.
-    "300 dimensions, window 15, 5 negatives, 1 epoch": (300, 15, 5, 1),
-    "128 dimensions, window 2, 4 negatives, 2 epochs": (128, 2, 4, 2),
+    # Preset, dimensions, window, negatives (0: Huffman codes), epochs, sample: those of the default, of the
+    # study's script, and of Top2Vec.
+    "300 dimensions, window 15, 5 negatives, 1 epoch": ("word2vec", 300, 15, 5, 1, 1e-3),
+    "128 dimensions, window 2, 4 negatives, 2 epochs": ("tensorflow", 128, 2, 4, 2, 1e-3),
+    "PV-DBOW with words, 300 dimensions, window 15, Huffman codes, 1 epoch": ("top2vec", 300, 15, 0, 1, 1e-5),
 }
 
 
@@ -281,9 +283,9 @@ def bench_embed():
     text = WORK / "dev-distinct-images.txt"
     text.write_bytes(distinct)
     rows = []
-    for name, (dims, window, negatives, epochs) in EMBED_SETTINGS.items():
-        rows += embed_row(documents, text, name, dims, window, negatives, epochs)
-    return rows + document_pairs(WORK / "embed-300.h5")
+    for name, settings in EMBED_SETTINGS.items():
+        rows += embed_row(documents, text, name, *settings)
+    return rows + document_pairs(WORK / "embed-word2vec.h5")
 
 
 def document_pairs(vectors):
@@ -300,19 +302,19 @@ def document_pairs(vectors):
     ]
 
 
-def embed_row(documents, text, name, dims, window, negatives, epochs):
+def embed_row(documents, text, name, preset, dims, window, negatives, epochs, sample):
     """The same settings and documents on both sides, on as many threads. gensim runs with two seeds,
     for the overlap that two runs of one program have; its speed is that of the faster run. It reads
     document by document: on two threads `corpus_file` was no faster (here, with both settings), and
     it lets the learning rate fall only a part of the way, which gives other neighbours."""
-    ours = WORK / f"embed-{dims}"
+    ours = WORK / f"embed-{preset}"
     options = {
         "dims": dims, "window": window, "negatives": negatives, "epochs": epochs, "min-count": 50,
-        "sample": 0.001, "alpha": 0.025, "min-alpha": 0.0001, "shards": RANKS, "train": "distinct-images",
+        "sample": sample, "alpha": 0.025, "min-alpha": 0.0001, "shards": RANKS, "train": "distinct-images",
         "max-vocabulary": 0,
     }
     arguments = [f"--{key}={value}" for key, value in options.items()]
-    arguments.append(f"--preset={'tensorflow' if window == 2 else 'word2vec'}")
+    arguments.append(f"--preset={preset}")
     files = [f"{ours}.h5", "--word2vec-text", f"{ours}.txt", "--word2vec-binary", f"{ours}.bin"]
     for made in (f"{ours}.h5", f"{ours}.h5.checkpoint"):
         Path(made).unlink(missing_ok=True)
@@ -320,9 +322,9 @@ def embed_row(documents, text, name, dims, window, negatives, epochs):
     rate = int(re.sub(r"\D", "", re.search("trained: (.+) words a second", run["output"])[1]))
     settings = {
         "vector_size": dims, "window": window, "negative": negatives, "epochs": epochs, "min_count": 50,
-        "sample": 0.001, "alpha": 0.025, "min_alpha": 0.0001, "workers": RANKS,
+        "sample": sample, "alpha": 0.025, "min_alpha": 0.0001, "workers": RANKS, "documents": preset == "top2vec",
     }
-    peers = [WORK / f"gensim-{dims}-{seed}.bin" for seed in (1, 2)]
+    peers = [WORK / f"gensim-{preset}-{seed}.bin" for seed in (1, 2)]
     runs = [
         run_peer("embed", text, file, json.dumps({**settings, "seed": seed}))
         for seed, file in enumerate(peers, 1)

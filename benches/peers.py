@@ -15,10 +15,12 @@ import csv
 import glob
 import json
 import os
+import random
 import re
 import sqlite3
 import sys
 import time
+from pathlib import Path
 
 BINS = 10  # of the score's histogram, [0, 1]
 
@@ -234,15 +236,26 @@ def similar(archive):
 
 
 def embed(text, output, settings):
-    """Skip-gram with negative sampling, document by document; the time is that of the training alone.
+    """Skip-gram, or PV-DBOW with words, document by document; the time is that of the training alone.
     Words are those that have a vector, as often as they occur."""
-    from gensim.models import Word2Vec
+    from gensim.models import Doc2Vec, Word2Vec
+    from gensim.models.doc2vec import TaggedLineDocument
     from gensim.models.word2vec import LineSentence
 
     options = json.loads(settings)
     epochs = options.pop("epochs")
-    source = {"corpus_iterable": LineSentence(text)}
-    model = Word2Vec(sg=1, hs=0, epochs=epochs, **options)
+    options["hs"] = int(options["negative"] == 0)
+    if options.pop("documents", False):
+        # In an order of its own, as our documents are; else two seeds agree because of their common order.
+        lines = Path(text).read_text().splitlines(keepends=True)
+        random.Random(options["seed"]).shuffle(lines)
+        shuffled = Path(f"{output}.txt")
+        shuffled.write_text("".join(lines))
+        source = {"corpus_iterable": TaggedLineDocument(str(shuffled))}
+        model = Doc2Vec(dm=0, dbow_words=1, epochs=epochs, **options)
+    else:
+        source = {"corpus_iterable": LineSentence(text)}
+        model = Word2Vec(sg=1, epochs=epochs, **options)
     model.build_vocab(**source)
     begun = time.perf_counter()
     model.train(**source, total_examples=model.corpus_count, total_words=model.corpus_total_words, epochs=epochs)

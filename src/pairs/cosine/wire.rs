@@ -37,24 +37,26 @@ pub fn encode(partial: &Partial) -> Vec<u8> {
     }
     put(&(partial.neighbours.rows.len() as u64).to_le_bytes());
     for (row, neighbours) in partial.neighbours.by_row() {
-        put(&row.to_le_bytes());
-        put(&(neighbours.len() as u32).to_le_bytes());
-        for n in neighbours {
-            put(&n.index.to_le_bytes());
-            put(&n.score.to_le_bytes());
-        }
+        put_words(&mut out, &[[row, neighbours.len() as u32]], |words| *words);
+        put_words(&mut out, neighbours, |n| [n.index, n.score.to_bits()]);
     }
-    put(&(partial.edges.len() as u64).to_le_bytes());
-    for edge in &partial.edges {
-        put(&edge.first.to_le_bytes());
-        put(&edge.second.to_le_bytes());
-        put(&edge.score.to_le_bytes());
-    }
+    out.extend_from_slice(&(partial.edges.len() as u64).to_le_bytes());
+    put_words(&mut out, &partial.edges, |edge| [edge.first, edge.second, edge.score.to_bits()]);
     let place = partial.place.map(|p| [p.rank, p.attempt, p.first]);
     for word in place.iter().flatten() {
         out.extend_from_slice(&word.to_le_bytes());
     }
     out
+}
+
+/// Writes `N` words for each item: of neighbours there are millions.
+fn put_words<T, const N: usize>(out: &mut Vec<u8>, items: &[T], words: impl Fn(&T) -> [u32; N]) {
+    let before = out.len();
+    out.resize(before + items.len() * 4 * N, 0);
+    for (to, item) in out[before..].chunks_exact_mut(4 * N).zip(items) {
+        let words = words(item);
+        to.chunks_exact_mut(4).zip(words).for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
+    }
 }
 
 struct In<'a>(&'a [u8]);
@@ -74,8 +76,16 @@ impl In<'_> {
         self.take().map(u64::from_le_bytes)
     }
 
-    fn f32(&mut self) -> Option<f32> {
-        self.take().map(f32::from_le_bytes)
+    /// `N` words for each of `count` items.
+    fn words<const N: usize>(&mut self, count: u64) -> Option<impl ExactSizeIterator<Item = [u32; N]>> {
+        let length = usize::try_from(count).ok()?.checked_mul(4 * N)?;
+        let (head, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(head.chunks_exact(4 * N).map(|item| {
+            let mut words = item.chunks_exact(4);
+            let word = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap_or_default());
+            std::array::from_fn(|_| words.next().map_or(0, word))
+        }))
     }
 
     fn f64(&mut self) -> Option<f64> {
@@ -97,15 +107,25 @@ pub fn decode(bytes: &[u8], n: u32, bins: usize) -> Option<Partial> {
     for _ in 0..input.u64()? {
         let row = input.u32().filter(|r| *r < n)?;
         let count = input.u32()?;
-        for _ in 0..count {
-            let index = input.u32().filter(|r| *r < n)?;
-            partial.neighbours.all.push(Candidate { index, score: input.f32()? });
-        }
+        let new = input.words(u64::from(count))?;
+        partial
+            .neighbours
+            .all
+            .extend(new.map(|[index, score]| Candidate { index, score: f32::from_bits(score) }));
         partial.neighbours.rows.push((row, count));
     }
-    for _ in 0..input.u64()? {
-        let edge = Edge { first: input.u32()?, second: input.u32().filter(|r| *r < n)?, score: input.f32()? };
-        partial.edges.push(edge);
+    let edges = input.u64()?;
+    let edges = input.words(edges)?;
+    partial.edges.extend(edges.map(|[first, second, score]| Edge {
+        first,
+        second,
+        score: f32::from_bits(score),
+    }));
+    let known = |i: u32| i < n;
+    if !partial.neighbours.all.iter().all(|c| known(c.index))
+        || !partial.edges.iter().all(|e| known(e.first) && known(e.second))
+    {
+        return None;
     }
     if !input.0.is_empty() {
         partial.place = Some(Place { rank: input.u32()?, attempt: input.u32()?, first: input.u32()? });
