@@ -37,26 +37,24 @@ pub fn encode(partial: &Partial) -> Vec<u8> {
     }
     put(&(partial.neighbours.rows.len() as u64).to_le_bytes());
     for (row, neighbours) in partial.neighbours.by_row() {
-        put_words(&mut out, &[[row, neighbours.len() as u32]], |words| *words);
-        put_words(&mut out, neighbours, |n| [n.index, n.score.to_bits()]);
+        put(&row.to_le_bytes());
+        put(&(neighbours.len() as u32).to_le_bytes());
+        for n in neighbours {
+            put(&n.index.to_le_bytes());
+            put(&n.score.to_le_bytes());
+        }
     }
-    out.extend_from_slice(&(partial.edges.len() as u64).to_le_bytes());
-    put_words(&mut out, &partial.edges, |edge| [edge.first, edge.second, edge.score.to_bits()]);
+    put(&(partial.edges.len() as u64).to_le_bytes());
+    for edge in &partial.edges {
+        put(&edge.first.to_le_bytes());
+        put(&edge.second.to_le_bytes());
+        put(&edge.score.to_le_bytes());
+    }
     let place = partial.place.map(|p| [p.rank, p.attempt, p.first]);
     for word in place.iter().flatten() {
         out.extend_from_slice(&word.to_le_bytes());
     }
     out
-}
-
-/// Writes `N` words for each item: of neighbours there are millions.
-fn put_words<T, const N: usize>(out: &mut Vec<u8>, items: &[T], words: impl Fn(&T) -> [u32; N]) {
-    let before = out.len();
-    out.resize(before + items.len() * 4 * N, 0);
-    for (to, item) in out[before..].chunks_exact_mut(4 * N).zip(items) {
-        let words = words(item);
-        to.chunks_exact_mut(4).zip(words).for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
-    }
 }
 
 struct In<'a>(&'a [u8]);
@@ -76,16 +74,8 @@ impl In<'_> {
         self.take().map(u64::from_le_bytes)
     }
 
-    /// `N` words for each of `count` items.
-    fn words<const N: usize>(&mut self, count: u64) -> Option<impl ExactSizeIterator<Item = [u32; N]>> {
-        let length = usize::try_from(count).ok()?.checked_mul(4 * N)?;
-        let (head, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(head.chunks_exact(4 * N).map(|item| {
-            let mut words = item.chunks_exact(4);
-            let word = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap_or_default());
-            std::array::from_fn(|_| words.next().map_or(0, word))
-        }))
+    fn f32(&mut self) -> Option<f32> {
+        self.take().map(f32::from_le_bytes)
     }
 
     fn f64(&mut self) -> Option<f64> {
@@ -107,25 +97,15 @@ pub fn decode(bytes: &[u8], n: u32, bins: usize) -> Option<Partial> {
     for _ in 0..input.u64()? {
         let row = input.u32().filter(|r| *r < n)?;
         let count = input.u32()?;
-        let new = input.words(u64::from(count))?;
-        partial
-            .neighbours
-            .all
-            .extend(new.map(|[index, score]| Candidate { index, score: f32::from_bits(score) }));
+        for _ in 0..count {
+            let index = input.u32().filter(|r| *r < n)?;
+            partial.neighbours.all.push(Candidate { index, score: input.f32()? });
+        }
         partial.neighbours.rows.push((row, count));
     }
-    let edges = input.u64()?;
-    let edges = input.words(edges)?;
-    partial.edges.extend(edges.map(|[first, second, score]| Edge {
-        first,
-        second,
-        score: f32::from_bits(score),
-    }));
-    let known = |i: u32| i < n;
-    if !partial.neighbours.all.iter().all(|c| known(c.index))
-        || !partial.edges.iter().all(|e| known(e.first) && known(e.second))
-    {
-        return None;
+    for _ in 0..input.u64()? {
+        let [first, second] = [input.u32().filter(|r| *r < n)?, input.u32().filter(|r| *r < n)?];
+        partial.edges.push(Edge { first, second, score: input.f32()? });
     }
     if !input.0.is_empty() {
         partial.place = Some(Place { rank: input.u32()?, attempt: input.u32()?, first: input.u32()? });
@@ -156,6 +136,9 @@ mod tests {
         assert_eq!(decode(&bytes, 5, 4), Some(partial));
         assert_eq!(decode(&bytes, 4, 4), None);
         assert_eq!(decode(&bytes, 5, 3), None);
+        let stranger =
+            Partial { edges: vec![Edge { first: 5, second: 0, score: 0.5 }], ..Partial::default() };
+        assert_eq!(decode(&encode(&stranger), 5, 4), None);
         for cut in 0..bytes.len() {
             assert_eq!(decode(&bytes[..cut], 5, 4), None);
         }
