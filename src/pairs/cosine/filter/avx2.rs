@@ -103,6 +103,7 @@ pub unsafe fn scores<const WEIGHTED: bool, const INTEGERS: bool>(
     // Panel `a` is read from one end to the other, unless `b` is so large that its chunks have to be
     // used by all rows while they are near.
     let straight = b.len() <= NEAR;
+    let tables = tables(tally);
     let (mut six, mut first) = (0, 0);
     while six < sixes && first < lines {
         let in_f32 = !INTEGERS || first < lead;
@@ -126,7 +127,7 @@ pub unsafe fn scores<const WEIGHTED: bool, const INTEGERS: bool>(
                 if let Some(pending) = pending {
                     for _ in 0..batches {
                         if counted < PAIRS {
-                            count::<WEIGHTED, NR>(pending, counted, tally);
+                            count::<WEIGHTED, NR>(pending, counted, tables, tally);
                             counted += BATCH;
                         }
                     }
@@ -193,15 +194,24 @@ unsafe fn step(a: *const u32, b: *const u32, sums: &mut Sums) {
     }
 }
 
+/// The tables without weights, for [`count`]; it is handed them so that they stay in registers.
+#[inline]
+pub(super) fn tables(tally: &mut Tally<'_>) -> [*mut u32; TABLES] {
+    let (first, stride) = (tally.plain.as_mut_ptr(), tally.stride);
+    std::array::from_fn(|table| first.wrapping_add(table * stride))
+}
+
 /// Counts [`BATCH`] pairs of a micro-tile of `COLUMNS` columns, all of one row.
 ///
 /// # Safety
-/// The CPU has AVX2 and FMA; `pending` and `tally` are as for [`scores`], and `from` is a multiple of [`BATCH`] below [`PAIRS`].
+/// The CPU has AVX2 and FMA; `pending` and `tally` are as for [`scores`], `tables` are those of this tally,
+/// and `from` is a multiple of [`BATCH`] below [`PAIRS`].
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn count<const WEIGHTED: bool, const COLUMNS: usize>(
     pending: &Pending,
     from: usize,
+    tables: [*mut u32; TABLES],
     tally: &mut Tally<'_>,
 ) {
     // SAFETY: cells are below the stride, weights reach as far as the micro-tile.
@@ -209,8 +219,7 @@ pub(super) unsafe fn count<const WEIGHTED: bool, const COLUMNS: usize>(
         let cells = pending.cells.as_ptr().add(from);
         if !WEIGHTED {
             for pair in 0..BATCH {
-                let table = tally.plain.as_mut_ptr().add(pair * tally.stride);
-                *table.add(usize::from(*cells.add(pair))) += 1;
+                *tables[pair].add(usize::from(*cells.add(pair))) += 1;
             }
         } else if let Some(weights) = tally.weights {
             let row = weights.as_ptr().add(pending.at[0] as usize + from / COLUMNS);

@@ -12,7 +12,7 @@
 // in memory.
 #![allow(clippy::needless_range_loop)]
 
-use super::avx2::{BATCH, count};
+use super::avx2::{BATCH, count, tables};
 use super::cells::{Cells, Judge};
 use super::pack::Shape;
 use super::tally::{Masks, Pending, Scores, Tally, VECTOR, VECTORS, Verdict};
@@ -44,6 +44,7 @@ pub unsafe fn scores<const WEIGHTED: bool>(
     debug_assert!(b.len() == dims * NR);
     let (mut a, mut b) = (a.as_ptr(), b.as_ptr());
     let mut counted = pending.map_or(MR * NR, |_| 0);
+    let tables = tables(tally);
     for first in (0..dims).step_by(chunk) {
         let here = chunk.min(dims - first);
         let mut sums: Sums = [[_mm512_setzero_ps(); WIDE]; MR];
@@ -58,7 +59,7 @@ pub unsafe fn scores<const WEIGHTED: bool>(
                 if counted < MR * NR
                     && let Some(pending) = pending
                 {
-                    count::<WEIGHTED, NR>(pending, counted, tally);
+                    count::<WEIGHTED, NR>(pending, counted, tables, tally);
                     counted += BATCH;
                 }
             }

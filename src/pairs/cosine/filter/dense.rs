@@ -19,10 +19,24 @@ use std::sync::{Mutex, PoisonError};
 /// Bytes of rows i that are packed at a time: half of a small second-level cache, where they stay
 /// while all panels of rows j go by.
 const STRIP: usize = 256 << 10;
+/// Micro-tiles in a strip, at most ...
+const MOST: usize = 10;
+/// ... and at least, where there are several threads to be kept busy ...
+const FEW: usize = 4;
+/// ... with so many strips each: some take longer, and so do some cores.
+const EACH: usize = 8;
 
-/// Rows i that are packed at a time, of so many words each: whole micro-tiles of any shape.
-fn strip(words: usize) -> u32 {
-    (STRIP / (4 * words) / MOST_ROWS * MOST_ROWS).clamp(MOST_ROWS, 10 * MOST_ROWS) as u32
+/// Panels of [`MOST_COLUMNS`] rows j that are packed at a time, at most.
+const PANELS: usize = 16;
+
+/// Cuts the rows i of a tile, of so many words, into strips of whole micro-tiles.
+fn strips(rows: &Range<u32>, words: usize, threads: usize) -> Vec<Range<u32>> {
+    let micro_tiles = rows.len().div_ceil(MOST_ROWS);
+    let most = (STRIP / (4 * words) / MOST_ROWS).clamp(1, MOST);
+    let even = if threads > 1 { (EACH * threads).min(micro_tiles.div_ceil(FEW)) } else { 1 };
+    let count = micro_tiles.div_ceil(most).max(even);
+    let start = |strip: usize| rows.start + (strip * micro_tiles / count * MOST_ROWS) as u32;
+    (0..count).map(|strip| start(strip)..start(strip + 1).min(rows.end)).collect()
 }
 
 /// The dense filter: 2d operations a pair at nearly the multiply-add rate of the CPU.
@@ -63,7 +77,7 @@ impl Filter for Dense {
     fn tile(&self, tile: &Tile, ask: &Ask<'_>, found: &mut Found) {
         let Shape { columns: nr, together, .. } = self.cpu.shape();
         let lines = self.first.lines(ask.rows.dims());
-        let strip = strip(lines + self.first.beside(ask.rows.dims()));
+        let threads = rayon::current_num_threads();
         let columns = tile.columns.start.max(tile.rows.start)..tile.columns.end;
         if columns.is_empty() {
             return;
@@ -72,18 +86,18 @@ impl Filter for Dense {
         let turned = turned.as_ref();
         let mut packed = std::mem::take(&mut *self.packed.lock().unwrap_or_else(PoisonError::into_inner));
         packed.resize(columns.len().div_ceil(nr) * nr * lines, 0);
-        let panels = 16 * MOST_COLUMNS / nr;
+        let panels = columns.len().div_ceil(nr).div_ceil(EACH * threads).min(PANELS * MOST_COLUMNS / nr);
         packed.par_chunks_mut(panels * nr * lines).enumerate().for_each(|(c, chunk)| {
             let first = columns.start + (c * panels * nr) as u32;
             self.first.pack(&ask.rows, turned.map(|t| &t[1]), first..columns.end, nr, chunk);
         });
-        let strips: Vec<_> = tile.rows.clone().step_by(strip as usize).collect();
+        let strips = strips(&tile.rows, lines + self.first.beside(ask.rows.dims()), threads);
+        let longest = strips.iter().map(|rows| rows.len().next_multiple_of(MOST_ROWS)).max().unwrap_or(0);
         let parts: Vec<Found> = strips
             .into_par_iter()
             .map_init(
-                || vec![0u32; strip as usize * lines],
-                |packed_rows, first| {
-                    let rows = first..(first + strip).min(tile.rows.end);
+                || vec![0u32; longest * lines],
+                |packed_rows, rows| {
                     self.first.pack(&ask.rows, turned.map(|t| &t[0]), rows.clone(), together, packed_rows);
                     let mut strip = Strip::new(self, ask, turned, columns.clone());
                     strip.run(rows, packed_rows, &packed);
@@ -119,6 +133,8 @@ struct Strip<'a> {
     columns: Range<u32>,
     scores: Scores,
     pending: [Pending; 2],
+    /// Which of the two is the last micro-tile's.
+    last: usize,
     waiting: bool,
     masks: Masks,
     tally: Tally<'a>,
@@ -173,6 +189,7 @@ impl<'a> Strip<'a> {
             columns,
             scores: Scores::default(),
             pending: [pending(), pending()],
+            last: 0,
             waiting: false,
             masks: Masks::default(),
             tally: Tally::new(cells, ask.weights),
@@ -249,7 +266,8 @@ impl<'a> Strip<'a> {
             row_reach,
             column_reach: &column.reach,
         };
-        let [before, now] = &mut self.pending;
+        let [even, odd] = &mut self.pending;
+        let (before, now) = if self.last == 0 { (even, odd) } else { (odd, even) };
         now.at = at;
         let before = self.waiting.then_some(&*before);
         let (scores, masks, tally) = (&mut self.scores, &mut self.masks, &mut self.tally);
@@ -301,11 +319,11 @@ impl<'a> Strip<'a> {
             }
         };
         self.waiting = true;
-        self.pending.swap(0, 1);
+        self.last = 1 - self.last;
         let look = look
             && self.tails.as_ref().is_none_or(|tails| {
                 let first = (at[0] - self.rows.start) as usize;
-                tails.look(first, &verdict, &mut self.scores, &mut self.pending[0], &mut self.masks)
+                tails.look(first, &verdict, &mut self.scores, &mut self.pending[self.last], &mut self.masks)
             });
         if look {
             self.attend(at);
@@ -379,7 +397,7 @@ impl<'a> Strip<'a> {
 
     fn finish(mut self) -> Found {
         if self.waiting {
-            self.tally.count(&self.pending[0], 0);
+            self.tally.count(&self.pending[self.last], 0);
         }
         self.settle_open();
         self.tally.drain(self.filter.cells_of_kernel(), &mut self.found.counts);
@@ -399,4 +417,33 @@ fn valid(shape: Shape, rows: Range<u32>, columns: Range<u32>) -> [u16; VECTORS] 
         }
     }
     valid
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Strips are all rows, in order; each but the last is whole micro-tiles, and fits in the cache.
+        #[test]
+        fn strips_are_a_partition(
+            first in 0u32..1000,
+            n in 1u32..9000,
+            words in 1usize..3000,
+            threads in 1usize..300,
+        ) {
+            let rows = first..first + n;
+            let strips = strips(&rows, words, threads);
+            prop_assert_eq!(strips[0].start, rows.start);
+            prop_assert_eq!(strips.last().unwrap().end, rows.end);
+            prop_assert!(strips.windows(2).all(|two| two[0].end == two[1].start));
+            let (_, whole) = strips.split_last().unwrap();
+            prop_assert!(whole.iter().all(|strip| strip.len() % MOST_ROWS == 0));
+            let most = (STRIP / (4 * words)).clamp(MOST_ROWS, MOST * MOST_ROWS);
+            prop_assert!(strips.iter().all(|strip| !strip.is_empty() && strip.len() <= most));
+            let enough = (EACH * threads).min(n as usize / (2 * FEW * MOST_ROWS));
+            prop_assert!(threads == 1 || strips.len() >= enough, "{} strips", strips.len());
+        }
+    }
 }

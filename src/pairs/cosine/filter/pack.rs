@@ -133,6 +133,9 @@ impl<T: Copy + Default> Group<'_, T> {
     }
 }
 
+/// 1.5 * 2^23: from 2^23 to 2^24 an f32 steps by one.
+const WHOLE: f32 = 12_582_912.0;
+
 /// A row's coordinates times `scale`, rounded to integers (ties to even), two to a word: the first
 /// in the low half. `scale` is such that they fit; `words` is `dims.div_ceil(2)` long.
 pub fn quantize(row: &[f32], scale: f32, words: &mut [u32]) {
@@ -143,7 +146,9 @@ pub fn quantize(row: &[f32], scale: f32, words: &mut [u32]) {
         done = unsafe { quantize_avx2(row, scale, words) };
     }
     for (two, word) in row[2 * done..].chunks(2).zip(&mut words[done..]) {
-        let integer = |v: &f32| (v * scale).round_ties_even() as i16 as u16;
+        // Nearest with ties to even, as `round_ties_even` (a call without SSE 4.1): the sum has no room for
+        // fractions.
+        let integer = |v: &f32| (v * scale + WHOLE - WHOLE) as i16 as u16;
         *word = u32::from(integer(&two[0])) | u32::from(two.get(1).map_or(0, integer)) << 16;
     }
 }
