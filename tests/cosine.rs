@@ -32,7 +32,7 @@ fn vectors(path: &Path) {
 }
 
 fn write(path: &Path, rows: usize, values: &[f32]) {
-    let shape = format!("({rows}, {})", values.len() / rows);
+    let shape = format!("({rows}, {})", values.len().checked_div(rows).unwrap_or(2));
     let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
     header.push_str(&" ".repeat(117 - header.len()));
     header.push('\n');
@@ -70,16 +70,9 @@ fn the_same_bits_for_any_ranks_tiles_and_kernels() {
     }
 }
 
-#[test]
-fn a_stopped_run_goes_on_on_other_ranks() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let file = dir.path().join("v.npy");
-    vectors(&file);
-    let alone = dir.path().join("alone");
-    succeed(command(1, &file, &alone).args(["--tile-rows", "60"]));
-    let output = dir.path().join("stopped");
-    let mut slow = command(1, &file, &output);
-    slow.args(["--tile-rows", "60"]).env("STRATIGRAPH_TILE_DELAY_MS", "100");
+/// Starts a run and stops it as soon as a tile is recorded.
+fn stop_after_a_tile(slow: &mut Command, output: &Path) {
+    slow.env("STRATIGRAPH_TILE_DELAY_MS", "100");
     let mut child = slow.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
     let recorded = || {
         let entries = std::fs::read_dir(output.join("journal-cosine")).into_iter().flatten().flatten();
@@ -92,6 +85,19 @@ fn a_stopped_run_goes_on_on_other_ranks() {
     let status = child.wait().expect("a child");
     // `timeout` itself says 124 for a TERM that it passed on.
     assert!(matches!(status.code(), Some(75 | 124)), "{status:?}");
+}
+
+#[test]
+fn a_stopped_run_goes_on_on_other_ranks() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("v.npy");
+    vectors(&file);
+    let alone = dir.path().join("alone");
+    succeed(command(1, &file, &alone).args(["--tile-rows", "60"]));
+    let output = dir.path().join("stopped");
+    let mut slow = command(1, &file, &output);
+    slow.args(["--tile-rows", "60"]);
+    stop_after_a_tile(&mut slow, &output);
     assert!(!output.join("cosine.json").exists());
     let text = succeed(command(3, &file, &output).args(["--tile-rows", "60"]));
     assert!(!text.contains(" 0 found in the journal"), "{text}");
@@ -121,6 +127,46 @@ fn bad_input_is_refused_with_its_place() {
         let (code, err) = refused(&values, more);
         assert!(code == 4 && err.contains(reason), "{code}: {err}");
     }
+}
+
+/// Vectors that are none, one, or all the same have results, too, and no tiles.
+#[test]
+fn few_vectors_have_results() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("v.npy");
+    for (n, pairs) in [(0usize, 0u64), (1, 0), (3, 3)] {
+        write(&file, n, &[0.6f32, 0.8].repeat(n));
+        for more in [[].as_slice(), &["--top-k", "3", "--min", "0.5"], &["--matrix", "f32"]] {
+            let output = dir.path().join(format!("{n}-{}", more.len()));
+            let mut command = stratigraph(1);
+            succeed(command.arg("cosine").arg(&file).arg("-o").arg(&output).args(more).arg("--plan"));
+            let mut command = stratigraph(1);
+            succeed(command.arg("cosine").arg(&file).arg("-o").arg(&output).args(more));
+            let text = std::fs::read_to_string(output.join("cosine.json")).expect("a summary");
+            let summary: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+            // The first counts distinct vectors.
+            let last = summary["measures"].as_array().and_then(|m| m.last()).expect("a measure");
+            assert_eq!(last["pairs"], pairs, "{n} {more:?}: {text}");
+        }
+    }
+}
+
+/// A shard that went away is never taken for one that came after it.
+#[test]
+fn a_lost_part_of_the_matrix_is_missed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("v.npy");
+    vectors(&file);
+    let output = dir.path().join("out");
+    let matrix = ["--matrix", "f32", "--tile-rows", "60"];
+    let mut slow = command(1, &file, &output);
+    slow.args(matrix);
+    stop_after_a_tile(&mut slow, &output);
+    std::fs::remove_dir_all(output.join("matrix")).expect("shards");
+    let (code, _, err) = run(command(1, &file, &output).args(matrix));
+    assert!(code != 0 && err.contains("rank-0000.000.h5: is missing"), "{code}: {err}");
+    std::fs::remove_dir_all(output.join("journal-cosine")).expect("a journal");
+    succeed(command(1, &file, &output).args(matrix));
 }
 
 /// Counts, mean and neighbours against NumPy in float64, read back through h5py.

@@ -4,16 +4,45 @@ use crate::pairs::jaccard::Held;
 use std::path::Path;
 
 /// Memory that may still be taken on this node, in bytes: what the kernel calls available, or what
-/// the control group (Slurm's, a container's) leaves, if that is less.
+/// the control groups (Slurm's, a container's) leave, if that is less.
 pub fn memory() -> u64 {
     let available = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
         line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
     });
-    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let group = number("/sys/fs/cgroup/memory.max")
-        .map(|max| max.saturating_sub(number("/sys/fs/cgroup/memory.current").unwrap_or(0)));
-    available.unwrap_or(u64::MAX).min(group.unwrap_or(u64::MAX))
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    available.unwrap_or(u64::MAX).min(left_by_groups(Path::new("/sys/fs/cgroup"), &groups))
+}
+
+/// What the memory controllers of these groups (`/proc/self/cgroup`) and of those around them leave, in
+/// both versions of the interface (cgroups(7)). Cached files that nobody uses do not count as taken.
+fn left_by_groups(root: &Path, groups: &str) -> u64 {
+    let mut least = u64::MAX;
+    for group in groups.lines() {
+        let mut fields = group.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        let (root, max, current, unused) = match controllers {
+            "" => (root.to_owned(), "memory.max", "memory.current", "inactive_file"),
+            _ if controllers.split(',').any(|c| c == "memory") => {
+                (root.join("memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            }
+            _ => continue,
+        };
+        let group = root.join(path.trim_start_matches('/'));
+        for around in group.ancestors().take_while(|around| around.starts_with(&root)) {
+            let read = |name: &str| std::fs::read_to_string(around.join(name)).ok();
+            let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
+            // `max` is no number.
+            let Some(max) = number(max) else { continue };
+            let statistics = read("memory.stat").unwrap_or_default();
+            let mut statistics = statistics.lines().filter_map(|line| line.split_once(' '));
+            let unused = statistics.find(|(name, _)| *name == unused);
+            let unused = unused.and_then(|(_, bytes)| bytes.parse().ok()).unwrap_or(0);
+            let taken = number(current).unwrap_or(0).saturating_sub(unused);
+            least = least.min(max.saturating_sub(taken));
+        }
+    }
+    least
 }
 
 /// Memory that this process holds, and the most that it held so far, in bytes.
@@ -75,6 +104,29 @@ mod tests {
         for text in ["", "G", "-1", "1X", "1..2"] {
             assert!(parse_size(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_tightest_group_decides() {
+        let root = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| {
+            let path = root.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        assert_eq!(left_by_groups(root.path(), "0::/slurm/job_1/step_0\n"), u64::MAX);
+        put("slurm/job_1/memory.max", "8000\n");
+        put("slurm/job_1/memory.current", "5000\n");
+        put("slurm/job_1/memory.stat", "anon 1000\ninactive_file 4000\n");
+        put("slurm/job_1/step_0/memory.max", "max\n");
+        assert_eq!(left_by_groups(root.path(), "0::/slurm/job_1/step_0\n"), 7000);
+        put("memory/slurm/memory.limit_in_bytes", "900\n");
+        put("memory/slurm/memory.usage_in_bytes", "300\n");
+        let both = "12:cpuset:/slurm\n4:memory:/slurm/job_1\n0::/slurm/job_1\nnonsense\n";
+        assert_eq!(left_by_groups(root.path(), both), 600);
+        // A container sees its own group as the root.
+        put("memory.max", "500\n");
+        assert_eq!(left_by_groups(root.path(), "0::/\n"), 500);
     }
 
     #[test]

@@ -48,6 +48,10 @@ impl Results {
             let journals = directory.join(self.journal);
             if overwrite && journal::is_of_another_run(&journals, run.journal)? {
                 remove_directory(&journals)?;
+                if !directory.join(self.summary).exists() {
+                    // Parts of results that the other run had begun, of which it may have had more.
+                    self.remove_files(directory)?;
+                }
             }
             done[0] = u64::from(self.is_done(directory, wanted, run, overwrite)?);
         }

@@ -69,8 +69,9 @@ fn challenge(headers: &HeaderMap) -> Option<Challenge> {
 
 #[derive(Deserialize)]
 struct Token {
-    #[serde(alias = "access_token")]
     token: Option<String>,
+    /// The same under its OAuth 2 name; Docker's specification allows both at once.
+    access_token: Option<String>,
     #[serde(default = "sixty")]
     expires_in: u64,
 }
@@ -125,7 +126,10 @@ impl Registry {
                 fields.extend(service.as_deref().map(|s| ("service", s)));
                 let token = self.token(host, realm, fields, credential.as_ref(), what).await?;
                 let until = Instant::now().checked_add(Duration::from_secs(token.expires_in));
-                token.token.and_then(|t| Permission::new(&format!("Bearer {t}"), until))
+                token
+                    .token
+                    .or(token.access_token)
+                    .and_then(|t| Permission::new(&format!("Bearer {t}"), until))
             }
         };
         let permission = permission.ok_or_else(refused)?;
@@ -161,7 +165,7 @@ impl Registry {
                     ("client_id", "stratigraph"),
                 ]);
                 let body = url_encoded(&form);
-                self.http
+                self.straight
                     .post(url)
                     .header(reqwest::header::CONTENT_TYPE, "application/x-www-form-urlencoded")
                     .body(body)
@@ -182,7 +186,11 @@ impl Registry {
             200 => {}
             401 | 403 => return Err(self.unauthorized(host, what, credential)),
             status => {
-                let detail = format!(" from the token service of {}", host.registry);
+                let detail = match status {
+                    300..400 => " (a redirect, not followed with a secret) from the token service of ",
+                    _ => " from the token service of ",
+                };
+                let detail = format!("{detail}{}", host.registry);
                 return Err(Error::Answer { what: what.to_owned(), status, detail });
             }
         }

@@ -96,6 +96,8 @@ impl Host {
 /// A client of container registries. May be used by many threads at a time.
 pub struct Registry {
     pub(super) http: reqwest::Client,
+    /// Follows no redirect: for requests with a secret in their body, which a redirect would repeat.
+    pub(super) straight: reqwest::Client,
     pub(super) credentials: Credentials,
     pub(super) settings: Settings,
     pub(super) counters: Counters,
@@ -149,21 +151,25 @@ impl Registry {
                 _ => return Err(refuse("holds no certificate in PEM form".into())),
             }
         }
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("stratigraph/", env!("CARGO_PKG_VERSION")))
-            .redirect(policy)
-            .referer(false)
-            .connect_timeout(settings.connect_timeout)
-            .read_timeout(settings.read_timeout)
-            .tls_certs_merge(certificates)
-            .build()
-            .map_err(|e| refuse(&e))?;
+        let client = |policy| {
+            reqwest::Client::builder()
+                .user_agent(concat!("stratigraph/", env!("CARGO_PKG_VERSION")))
+                .redirect(policy)
+                .referer(false)
+                .connect_timeout(settings.connect_timeout)
+                .read_timeout(settings.read_timeout)
+                .tls_certs_merge(certificates.clone())
+                .build()
+                .map_err(|e| refuse(&e))
+        };
+        let http = client(policy)?;
+        let straight = client(reqwest::redirect::Policy::none())?;
         // Connections are driven by whichever thread waits for them: a thread of their own would have to
         // be woken, and wake the reader, for every piece of a blob.
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| refuse(&e))?;
         let (counters, hosts) = Default::default();
-        Ok(Self { http, credentials, settings, counters, stop, hosts, runtime })
+        Ok(Self { http, straight, credentials, settings, counters, stop, hosts, runtime })
     }
 
     /// Parses an image reference; a name without a host is one of docker.io, as for docker.

@@ -1,6 +1,5 @@
 //! The tags of a repository, page by page.
 
-use super::registry::header;
 use super::{Error, Reference, Registry};
 use reqwest::header::LINK;
 use serde::Deserialize;
@@ -29,7 +28,8 @@ impl Registry {
             let mut path = format!("{repository}/tags/list?n=1000");
             loop {
                 let (answer, _connection) = self.get(image, &path, &what, &[]).await?;
-                let next = header(answer.headers(), LINK.as_str()).and_then(next_page).map(str::to_owned);
+                let links = answer.headers().get_all(LINK).iter().filter_map(|link| link.to_str().ok());
+                let next = links.filter_map(next_page).next().map(str::to_owned);
                 let body = self.body(answer, &what, 64 << 20).await?;
                 let page: Page =
                     serde_json::from_slice(&body).map_err(|_| protocol("the answer is no list of tags"))?;
@@ -43,13 +43,25 @@ impl Registry {
     }
 }
 
-/// The target of a `Link` header with `rel="next"` (RFC 8288).
-fn next_page(link: &str) -> Option<&str> {
-    let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-    parameters
-        .split(';')
-        .any(|p| matches!(p.trim().replace('"', "").to_ascii_lowercase().as_str(), "rel=next"))
-        .then_some(target)
+/// The target with `rel="next"` of a `Link` header, which may hold several links (RFC 8288).
+fn next_page(header: &str) -> Option<&str> {
+    let mut rest = header;
+    while let Some((_, link)) = rest.split_once('<') {
+        let (target, parameters) = link.split_once('>')?;
+        // Up to the comma before the next link: one within quotes is part of a parameter.
+        let mut quoted = false;
+        let end = parameters.find(|c| {
+            quoted ^= c == '"';
+            c == ',' && !quoted
+        });
+        let (own, others) = parameters.split_at(end.unwrap_or(parameters.len()));
+        let is_next = |p: &str| p.trim().replace('"', "").eq_ignore_ascii_case("rel=next");
+        if own.split(';').any(is_next) {
+            return Some(target);
+        }
+        rest = others;
+    }
+    None
 }
 
 /// A link as a path below `/v2/`. Only the path and the query are taken from it, so that it cannot
@@ -75,5 +87,8 @@ mod tests {
         assert_eq!(within("/v2/other/tags/list", "lab/tool"), None);
         assert_eq!(next_page("</v2/x>; rel=prev"), None);
         assert_eq!(next_page("rel=next"), None);
+        let several = r#"</v2/x?last=0>; title="a, b"; rel="prev", </v2/x?last=2>;rel=NEXT"#;
+        assert_eq!(next_page(several), Some("/v2/x?last=2"));
+        assert_eq!(next_page(r#"</v2/x>; rel="prev", </v2/y>"#), None);
     }
 }

@@ -130,6 +130,19 @@ impl Job<'_> {
     }
 }
 
+/// The attempt that [`compute`] will be: one more than the journals know. Collective.
+///
+/// # Errors
+/// [`Error::Journal`], on rank 0 alone, if the directory cannot be read.
+pub fn next_attempt(world: &World, job: &Job<'_>) -> Result<u32, Error> {
+    let mut attempt = Vec::new();
+    if world.is_root() {
+        attempt.extend_from_slice(&super::journal::next_attempt(job.directory)?.to_le_bytes());
+    }
+    world.broadcast(&mut attempt);
+    Ok(attempt.try_into().map_or(0, u32::from_le_bytes))
+}
+
 /// Rank 0 reads the journals and tells the others, so that all agree even if a network file
 /// system shows them different states.
 fn agree_on_missing(world: &World, job: &Job<'_>) -> Result<(u32, Vec<u32>), Error> {

@@ -140,7 +140,7 @@ pub fn reduce(directory: &Path) -> anyhow::Result<Reduced> {
     // A user's own vectors have no corpus.
     let ids = if ids.is_empty() { cosine.iter().map(|c| &c.vectors_id).collect() } else { ids };
     let Some(corpus_id) = ids.first() else {
-        let running = directory.join("journal").exists();
+        let running = ["journal", "journal-cosine"].iter().any(|journal| directory.join(journal).exists());
         return Err(refuse(if running {
             "the run is not finished; start it again to go on, then reduce"
         } else {

@@ -35,7 +35,7 @@ pub struct Limits {
 impl Default for Limits {
     /// 1 TiB, 20 million entries, 64 KiB, 24 MiB.
     fn default() -> Self {
-        Self { archive_bytes: 1 << 40, entries: 20_000_000, path_bytes: 1 << 16, memory: 24 << 20 }
+        Self { archive_bytes: 1 << 40, entries: 20_000_000, path_bytes: 4096, memory: 24 << 20 }
     }
 }
 

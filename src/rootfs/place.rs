@@ -18,7 +18,7 @@
 
 use super::listing::{Entry, Kind};
 use super::paths;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::hash::{Hash, Hasher};
 
 /// What came to lie at a path, all links on the way followed.
@@ -93,6 +93,8 @@ pub struct Placer<'a> {
     own: FxHashMap<u64, Own>,
     own_bytes: usize,
     implied: Vec<Vec<u8>>,
+    /// Keys of those.
+    known: FxHashSet<u64>,
     /// The directory of the entry before, as written and as found.
     last: Option<(Vec<u8>, Vec<u8>)>,
     path: Vec<u8>,
@@ -106,6 +108,7 @@ impl<'a> Placer<'a> {
             own: FxHashMap::default(),
             own_bytes: 0,
             implied: Vec::new(),
+            known: FxHashSet::default(),
             last: None,
             path: Vec::new(),
         }
@@ -232,8 +235,10 @@ impl<'a> Placer<'a> {
                     rest = target;
                 }
                 _ => {
-                    self.implied.push(real.clone());
-                    self.own_bytes += real.len();
+                    if self.known.insert(at) {
+                        self.implied.push(real.clone());
+                        self.own_bytes += OWN_BYTES + real.len();
+                    }
                     if let Some(sink) = &mut sink {
                         self.set(at, Own::Directory);
                         sink.put(&real, What::Directory);

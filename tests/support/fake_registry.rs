@@ -331,7 +331,7 @@ fn token(writer: &mut TcpStream, state: &mut State, asked: &Asked) -> Option<()>
     let scope = fields.split("repository%3A").nth(1).and_then(|s| s.split("%3Apull").next());
     let scope = scope.unwrap_or_default().replace("%2F", "/");
     let token = format!("token-{}-for-{scope}", state.tokens);
-    let body = serde_json::json!({"access_token": token, "expires_in": life}).to_string();
+    let body = serde_json::json!({"token": token, "access_token": token, "expires_in": life}).to_string();
     send(writer, 200, &[], body.as_bytes())
 }
 

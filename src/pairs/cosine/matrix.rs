@@ -170,6 +170,13 @@ impl Matrix {
             let shape = match shapes.get(&name) {
                 Some(shape) => *shape,
                 None => {
+                    if !shards.join(&name).exists() {
+                        return Err(Error::Refused(format!(
+                            "{}: is missing, with scores that the journal has as finished; remove \
+                             journal-cosine beside it to compute them again",
+                            shards.join(&name).display()
+                        )));
+                    }
                     let shard = h5::Reader::open(&shards.join(&name), SHARD_KIND, FORMAT_VERSION)?;
                     let shape: Result<[usize; 2], _> = shard.shape("scores")?.try_into();
                     let shape = shape.map_err(|_| Error::Refused(format!("{file}: is no shard")))?;
@@ -221,6 +228,8 @@ pub struct Shards<'a> {
     plan: &'a Plan,
     directory: PathBuf,
     rank: u32,
+    /// Shards of this number and later ones are not in any journal.
+    attempt: u32,
     open: Option<Open>,
 }
 
@@ -237,9 +246,18 @@ enum Typed {
 }
 
 impl<'a> Shards<'a> {
-    /// Shards of `rank` in `directory`; a file is made when the first tile comes.
-    pub fn new(matrix: &'a Matrix, rows: Rows<'a>, plan: &'a Plan, directory: &Path, rank: usize) -> Self {
-        Self { matrix, rows, plan, directory: directory.join(SHARDS), rank: rank as u32, open: None }
+    /// Shards of `rank` in `directory`; a file is made when the first tile comes. `attempt` is the first that
+    /// no journal knows: a shard that was removed must not be taken for a new one.
+    pub fn new(
+        matrix: &'a Matrix,
+        rows: Rows<'a>,
+        plan: &'a Plan,
+        directory: &Path,
+        rank: usize,
+        attempt: u32,
+    ) -> Self {
+        let directory = directory.join(SHARDS);
+        Self { matrix, rows, plan, directory, rank: rank as u32, attempt, open: None }
     }
 
     /// Scores a tile's part of the matrix and brings it to the disk.
@@ -273,7 +291,7 @@ impl<'a> Shards<'a> {
             .map_err(|e| Error::Refused(format!("{}: {e}", self.directory.display())))?;
         let place = |attempt| Place { rank: self.rank, attempt, first: 0 };
         let free = |attempt: &u32| !self.directory.join(place(*attempt).file()).exists();
-        let attempt = (0..1000).find(free);
+        let attempt = (self.attempt..self.attempt.saturating_add(1000)).find(free);
         let attempt = attempt.ok_or_else(|| {
             Error::Refused(format!("{}: 1000 attempts left shards here", self.directory.display()))
         })?;

@@ -164,6 +164,12 @@ impl<'a> Prepared<'a> {
         let edge = options.tile_edge.unwrap_or_else(|| tile_edge(n));
         let matrix = matrix_of(&options, groups)?;
         let edge = if matrix.is_some() { Matrix::tile_edge(n, edge) } else { edge };
+        let blocks = u64::from(n.div_ceil(edge.max(1)));
+        if blocks * (blocks + 1) / 2 > u64::from(u32::MAX) {
+            return Err(Error::Refused(format!(
+                "tiles of {edge} rows would be 2^32 or more for {n} vectors; raise --tile-rows"
+            )));
+        }
         let plan = Plan::new(n, edge, edge, Shape::Triangle);
         let top_k = options.top_k.min(rows.len().saturating_sub(1));
         let options = Options { top_k, ..options };
@@ -231,8 +237,11 @@ impl<'a> Prepared<'a> {
     /// `directory`.
     pub fn compute(&self, world: &World, job: &Job<'_>, directory: &Path) -> Result<Outcome, Error> {
         let mut kernel = self.kernel(world);
-        let shards = |matrix| Shards::new(matrix, self.rows, &self.plan, directory, world.rank());
-        let mut shards = self.matrix.as_ref().map(shards);
+        let mut shards = None;
+        if let Some(matrix) = &self.matrix {
+            let attempt = super::next_attempt(world, job)?;
+            shards = Some(Shards::new(matrix, self.rows, &self.plan, directory, world.rank(), attempt));
+        }
         super::compute(world, job, |tile| {
             let place = shards.as_mut().map(|shards| shards.write(tile)).transpose()?;
             Ok(wire::encode(&Partial { place, ..kernel(tile) }))

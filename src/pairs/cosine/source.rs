@@ -287,7 +287,10 @@ mod tests {
             (spec("g/double"), "row 2: has length 5"),
             (spec("none"), "matrices in this file: /g/double, /single"),
             (spec("line"), "two dimensions"),
-            (path.display().to_string(), "matrices in this file: /g/double, /single"),
+            (
+                path.display().to_string(),
+                "no dataset is named: give one as FILE:/DATASET; matrices in this file: /g/double, /single",
+            ),
         ] {
             let error = Source::open(&spec, false).err().unwrap().to_string();
             assert!(error.contains(reason), "{error}");

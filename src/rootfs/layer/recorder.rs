@@ -94,6 +94,8 @@ impl<'a> Recorder<'a> {
 
     /// The record; digests and sizes are still to be filled in.
     pub(crate) fn finish(self) -> Result<LayerRecord, Error> {
+        // What the last entry brought is not looked at yet.
+        self.check(0)?;
         Ok(LayerRecord {
             digest: Digest([0; 32]),
             diff_id: Digest([0; 32]),

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// The annotation that holds an image's name in a layout.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The whole name, where containerd and docker save wrote the index; theirs of the specification is the tag alone.
+const IMAGE_NAME: &str = "io.containerd.image.name";
 
 /// The largest document that is read as a whole.
 const DOCUMENT_LIMIT: u64 = 16 << 20;
@@ -70,9 +72,14 @@ impl Layout {
         Ok(Self { files, index })
     }
 
-    /// The references of all images: names where they have one, else digests.
+    /// The references of all images: names where they have one of their own, else digests.
     pub fn references(&self) -> Vec<String> {
-        self.index.iter().map(|entry| name(entry).unwrap_or(&entry.digest).to_owned()).collect()
+        let lone = |entry: &manifest::Descriptor, name: &str| {
+            let mut of_name = self.index.iter().filter(|e| names(e).contains(&Some(name)));
+            of_name.all(|other| other.digest == entry.digest)
+        };
+        let of = |entry| names(entry).into_iter().flatten().find(|name| lone(entry, name));
+        self.index.iter().map(|entry| of(entry).unwrap_or(&entry.digest).to_owned()).collect()
     }
 
     fn find(&self, reference: &str) -> Result<&manifest::Descriptor> {
@@ -84,15 +91,23 @@ impl Layout {
                 _ => Err(missing(format!("a lone image (name one of {})", self.references().join(", ")))),
             };
         }
-        let by_name = self.index.iter().find(|e| name(e) == Some(reference));
-        by_name
+        let mut by_name = self.index.iter().filter(|e| names(e).contains(&Some(reference)));
+        let first = by_name.next();
+        if by_name.any(|other| first.is_some_and(|first| first.digest != other.digest)) {
+            return Err(missing(format!(
+                "one image alone of the name {reference} (there are: {})",
+                self.references().join(", ")
+            )));
+        }
+        first
             .or_else(|| self.index.iter().find(|e| e.digest == reference))
             .ok_or_else(|| missing(format!("{reference} (there are: {})", self.references().join(", "))))
     }
 }
 
-fn name(entry: &manifest::Descriptor) -> Option<&str> {
-    entry.annotations.as_ref()?.get(REF_NAME).map(String::as_str)
+/// The whole name, and the one of the specification.
+fn names(entry: &manifest::Descriptor) -> [Option<&str>; 2] {
+    [IMAGE_NAME, REF_NAME].map(|name| entry.annotations.as_ref()?.get(name).map(String::as_str))
 }
 
 fn blob_name(digest: &Digest) -> String {
@@ -188,6 +203,32 @@ mod tests {
         )
         .unwrap();
         directory
+    }
+
+    #[test]
+    fn images_that_share_a_tag_are_two() {
+        let directory = layout(&["1", "2"]);
+        let path = directory.path().join("index.json");
+        let mut index: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        for (i, name) in ["docker.io/library/a:latest", "docker.io/library/b:latest"].into_iter().enumerate()
+        {
+            index["manifests"][i]["annotations"] = json!({REF_NAME: "latest", IMAGE_NAME: name});
+        }
+        std::fs::write(&path, index.to_string()).unwrap();
+        let choice = PlatformChoice::default();
+        let two = Layout::open(directory.path()).unwrap();
+        assert_eq!(two.references(), ["docker.io/library/a:latest", "docker.io/library/b:latest"]);
+        let digests =
+            two.references().iter().map(|r| two.image(r, &choice).unwrap().digest).collect::<Vec<_>>();
+        assert_ne!(digests[0], digests[1]);
+        let error = two.image("latest", &choice).unwrap_err().to_string();
+        assert!(error.contains("one image alone of the name latest"), "{error}");
+        for i in 0..2 {
+            index["manifests"][i]["annotations"] = json!({REF_NAME: "latest"});
+        }
+        std::fs::write(&path, index.to_string()).unwrap();
+        let two = Layout::open(directory.path()).unwrap();
+        assert!(two.references().iter().all(|r| r.starts_with("sha256:")), "{:?}", two.references());
     }
 
     #[test]

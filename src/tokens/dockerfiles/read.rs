@@ -212,8 +212,14 @@ fn read_archive(
                 if (content.len() as u64) < entry.size() {
                     return Err(std::io::Error::other("it ends in the middle of a member"));
                 }
+                // A link has no content here, and is not an empty Dockerfile.
+                let kind = entry.header().entry_type();
+                let content = match kind.is_symlink() || kind.is_hard_link() {
+                    true => Err("is a link to another member, which is not followed".to_owned()),
+                    false => Ok(content),
+                };
                 if mine {
-                    take(Found { path: place(&member).to_vec(), ordinal: members, content: Ok(content) });
+                    take(Found { path: place(&member).to_vec(), ordinal: members, content });
                 }
                 members += 1;
             }

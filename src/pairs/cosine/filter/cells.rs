@@ -80,7 +80,8 @@ impl Cells {
         }
         let low = first - ((first + bound.largest) / width).ceil().max(0.0) * width;
         let cells = ((bound.largest.max(boundaries[boundaries.len() - 1]) - low) / width).ceil() + 1.0;
-        if cells > MOST_CELLS {
+        // Edges so large that their distance overflows have no grid, either.
+        if !(cells <= MOST_CELLS && width.is_finite() && low.is_finite()) {
             return None;
         }
         // In units of cells: the bound, the boundaries' own deviation from the grid, and the
