@@ -8,7 +8,7 @@ use crate::pairs::cosine::filter::Cpu;
 use crate::pairs::cosine::matrix::{Cell, MASTER, SHARDS};
 use crate::pairs::cosine::results::Results;
 use crate::pairs::cosine::rows::Groups;
-use crate::pairs::cosine::{Cluster, Needs, Options, Prepared, Source, Summary};
+use crate::pairs::cosine::{Cluster, JOURNAL, Needs, Options, Prepared, Source, Summary};
 use crate::pairs::{Error, Job, Outcome};
 use crate::report;
 use anyhow::Context as _;
@@ -98,7 +98,7 @@ pub struct Args {
 pub const FILES: Files = Files {
     summary: "cosine.json",
     others: &["cosine.h5", MASTER, SHARDS, "run-cosine.json"],
-    journal: "journal-cosine",
+    journal: JOURNAL,
 };
 
 /// How a run ended.

@@ -8,7 +8,7 @@ use crate::corpus::{Corpus, PublishedTable, Table, is_published_table};
 use crate::pairs::jaccard::files::{Origin, write_matrix, write_results};
 use crate::pairs::jaccard::results::{self, Counts, as_published};
 use crate::pairs::jaccard::summary::{Published, Summary};
-use crate::pairs::jaccard::{ImageSets, Limits, Needs, Options, Prepared};
+use crate::pairs::jaccard::{ImageSets, JOURNAL, Limits, Needs, Options, Prepared};
 use crate::pairs::{Error, Job, Outcome};
 use crate::report;
 use crate::strings::StringTable;
@@ -93,7 +93,7 @@ pub struct Args {
 pub const FILES: Results = Results {
     summary: "jaccard.json",
     others: &["jaccard.h5", "matrix.h5", "run-jaccard.json"],
-    journal: "journal",
+    journal: JOURNAL,
 };
 
 /// Larger runs have no column "as published": it needs the dense square in memory.

@@ -6,10 +6,8 @@ use std::path::Path;
 /// Memory that may still be taken on this node, in bytes: what the kernel calls available, or what
 /// the control groups (Slurm's, a container's) leave, if that is less.
 pub fn memory() -> u64 {
-    let available = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
-    });
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = number_after(&text, "MemAvailable:").map(|kib| kib * 1024);
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     available.unwrap_or(u64::MAX).min(left_by_groups(Path::new("/sys/fs/cgroup"), &groups))
 }
@@ -34,10 +32,7 @@ fn left_by_groups(root: &Path, groups: &str) -> u64 {
             let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
             // `max` is no number.
             let Some(max) = number(max) else { continue };
-            let statistics = read("memory.stat").unwrap_or_default();
-            let mut statistics = statistics.lines().filter_map(|line| line.split_once(' '));
-            let unused = statistics.find(|(name, _)| *name == unused);
-            let unused = unused.and_then(|(_, bytes)| bytes.parse().ok()).unwrap_or(0);
+            let unused = number_after(&read("memory.stat").unwrap_or_default(), unused).unwrap_or(0);
             let taken = number(current).unwrap_or(0).saturating_sub(unused);
             least = least.min(max.saturating_sub(taken));
         }
@@ -45,13 +40,16 @@ fn left_by_groups(root: &Path, groups: &str) -> u64 {
     least
 }
 
+/// The number that stands after this first word of a line, as the kernel tells such things.
+fn number_after(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.split_whitespace().next() == Some(name))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// Memory that this process holds, and the most that it held so far, in bytes.
 pub fn held() -> Held {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let bytes = |name: &str| {
-        let line = status.lines().find(|l| l.starts_with(name))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
-    };
+    let bytes = |name: &str| number_after(&status, name).map(|kib| kib * 1024);
     Held { now: bytes("VmRSS:").unwrap_or(0), peak: bytes("VmHWM:").unwrap_or(0) }
 }
 

@@ -162,23 +162,21 @@ impl Reader {
         MappedArray::open(&self.path, name, offset, length)
     }
 
-    /// A matrix of 32 or 64 bit floats of any file: mapped if it can be, else read. An empty name is none.
+    /// A matrix of 32 or 64 bit floats of any file: mapped if it can be, else read.
     ///
     /// # Errors
-    /// [`Error::Item`] if there is no such dataset or it is no such matrix; then the file's matrices
+    /// [`Error::Item`] if no dataset is named, if there is no such dataset or it is no such matrix; then the file's matrices
     /// are listed.
-    pub fn float_matrix(&self, name: &str) -> Result<FloatMatrix> {
+    pub fn float_matrix(&self, name: Option<&str>) -> Result<FloatMatrix> {
         let refuse = |reason: &str| {
             let known = super::list(self).map(|l| l.datasets).unwrap_or_default();
             let known = known.into_iter().filter(|d| d.shape.len() == 2 && d.element.starts_with("float"));
             let names: Vec<_> = known.map(|d| format!("/{}", d.name)).collect();
             let names = if names.is_empty() { "none".into() } else { names.join(", ") };
-            let item = if name.is_empty() { "no dataset is named" } else { name };
+            let item = name.unwrap_or("no dataset is named");
             Error::item(&self.path, item, format!("{reason}; matrices in this file: {names}"))
         };
-        if name.is_empty() {
-            return Err(refuse("give one as FILE:/DATASET"));
-        }
+        let name = name.ok_or_else(|| refuse("give one as FILE:/DATASET"))?;
         let dataset = self.file.dataset(name).map_err(|_| refuse("there is no such dataset"))?;
         let [rows, columns] = dataset.shape()[..] else { return Err(refuse("has not two dimensions")) };
         let is = |found: hdf5::Result<bool>| found.unwrap_or(false);

@@ -186,11 +186,9 @@ impl Registry {
             200 => {}
             401 | 403 => return Err(self.unauthorized(host, what, credential)),
             status => {
-                let detail = match status {
-                    300..400 => " (a redirect, not followed with a secret) from the token service of ",
-                    _ => " from the token service of ",
-                };
-                let detail = format!("{detail}{}", host.registry);
+                let redirect = (300..400).contains(&status);
+                let redirect = if redirect { " (a redirect, not followed with a secret)" } else { "" };
+                let detail = format!("{redirect} from the token service of {}", host.registry);
                 return Err(Error::Answer { what: what.to_owned(), status, detail });
             }
         }

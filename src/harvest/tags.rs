@@ -28,8 +28,8 @@ impl Registry {
             let mut path = format!("{repository}/tags/list?n=1000");
             loop {
                 let (answer, _connection) = self.get(image, &path, &what, &[]).await?;
-                let links = answer.headers().get_all(LINK).iter().filter_map(|link| link.to_str().ok());
-                let next = links.filter_map(next_page).next().map(str::to_owned);
+                let mut links = answer.headers().get_all(LINK).iter().filter_map(|link| link.to_str().ok());
+                let next = links.find_map(next_page).map(str::to_owned);
                 let body = self.body(answer, &what, 64 << 20).await?;
                 let page: Page =
                     serde_json::from_slice(&body).map_err(|_| protocol("the answer is no list of tags"))?;

@@ -51,14 +51,14 @@ const SYNCED_FROM: Duration = Duration::from_secs(1);
 ///
 /// A rank takes one tile at a time from a shared counter, so that a kill costs at most one tile
 /// per rank; which rank computes a tile does not show in the results, which are merged in tile
-/// order.
+/// order. `kernel` is told the number of this attempt, which no journal has yet.
 ///
 /// # Errors
 /// [`Error::Journal`], [`Error::Refused`] and those of the kernel; the caller ends the job then.
 pub fn compute(
     world: &World,
     job: &Job<'_>,
-    mut kernel: impl FnMut(&Tile) -> Result<Vec<u8>, Error>,
+    mut kernel: impl FnMut(u32, &Tile) -> Result<Vec<u8>, Error>,
 ) -> Result<Outcome, Error> {
     let tiles = job.plan.tiles();
     let (attempt, missing) = agree_on_missing(world, job)?;
@@ -76,7 +76,7 @@ pub fn compute(
         let next = counter.take();
         let Some(&id) = usize::try_from(next).ok().and_then(|i| missing.get(i)) else { break };
         tracing::debug!(rank = world.rank(), tile = id, "begins");
-        let payload = kernel(&job.plan.tile(id))?;
+        let payload = kernel(attempt, &job.plan.tile(id))?;
         job.pause();
         journal.record(id, &payload)?;
         computed += 1;
@@ -128,19 +128,6 @@ impl Job<'_> {
             std::thread::sleep(self.pause.min(Duration::from_millis(20)));
         }
     }
-}
-
-/// The attempt that [`compute`] will be: one more than the journals know. Collective.
-///
-/// # Errors
-/// [`Error::Journal`], on rank 0 alone, if the directory cannot be read.
-pub fn next_attempt(world: &World, job: &Job<'_>) -> Result<u32, Error> {
-    let mut attempt = Vec::new();
-    if world.is_root() {
-        attempt.extend_from_slice(&super::journal::next_attempt(job.directory)?.to_le_bytes());
-    }
-    world.broadcast(&mut attempt);
-    Ok(attempt.try_into().map_or(0, u32::from_le_bytes))
 }
 
 /// Rank 0 reads the journals and tells the others, so that all agree even if a network file

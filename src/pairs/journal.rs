@@ -140,7 +140,7 @@ impl Finished {
     /// [`Error::Refused`] if one belongs to another run, [`Error::Journal`] if one cannot be read.
     pub fn scan(directory: &Path, tiles: u32, fingerprint: &Fingerprint) -> Result<Self, Error> {
         let files = files_in(directory)?;
-        let next_attempt = after(&files);
+        let next_attempt = files.iter().filter_map(|p| attempt_of(p)).max().map_or(0, |a| a + 1);
         let mut finished = Self { files, places: vec![None; tiles as usize], next_attempt };
         for file in 0..finished.files.len() {
             finished.read(file, fingerprint)?;
@@ -227,21 +227,6 @@ impl Finished {
         }
         Ok(())
     }
-}
-
-/// The number of the next attempt; the directory need not be there.
-///
-/// # Errors
-/// [`Error::Journal`] if it cannot be read.
-pub(super) fn next_attempt(directory: &Path) -> Result<u32, Error> {
-    match directory.exists() {
-        true => Ok(after(&files_in(directory)?)),
-        false => Ok(0),
-    }
-}
-
-fn after(files: &[PathBuf]) -> u32 {
-    files.iter().filter_map(|path| attempt_of(path)).max().map_or(0, |attempt| attempt + 1)
 }
 
 fn attempt_of(path: &Path) -> Option<u32> {

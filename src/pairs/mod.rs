@@ -13,7 +13,7 @@ pub mod jaccard;
 pub mod journal;
 mod plan;
 
-pub use engine::{Job, Outcome, compute, merge, next_attempt};
+pub use engine::{Job, Outcome, compute, merge};
 pub use histogram::Histogram;
 pub use plan::{Plan, Shape, Tile};
 

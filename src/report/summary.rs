@@ -6,7 +6,8 @@ use super::{
 };
 use crate::h5::Reader;
 use crate::pairs::Error;
-use crate::pairs::{cosine, jaccard::Summary};
+use crate::pairs::cosine;
+use crate::pairs::jaccard::{self, Summary};
 use crate::stats::Stats;
 use crate::tokens::{self, Scheme, Told};
 use anyhow::Context;
@@ -140,7 +141,8 @@ pub fn reduce(directory: &Path) -> anyhow::Result<Reduced> {
     // A user's own vectors have no corpus.
     let ids = if ids.is_empty() { cosine.iter().map(|c| &c.vectors_id).collect() } else { ids };
     let Some(corpus_id) = ids.first() else {
-        let running = ["journal", "journal-cosine"].iter().any(|journal| directory.join(journal).exists());
+        let running =
+            [jaccard::JOURNAL, cosine::JOURNAL].iter().any(|journal| directory.join(journal).exists());
         return Err(refuse(if running {
             "the run is not finished; start it again to go on, then reduce"
         } else {

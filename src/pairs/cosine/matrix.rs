@@ -6,6 +6,7 @@
 //! the end `matrix.h5` shows all shards as one matrix. An element is the score in f64, converted once
 //! ([`super::block`]): the same bits for any ranks, tiles and CPU.
 
+use super::JOURNAL;
 use super::block;
 use super::files::Origin;
 use super::rows::Rows;
@@ -170,14 +171,15 @@ impl Matrix {
             let shape = match shapes.get(&name) {
                 Some(shape) => *shape,
                 None => {
-                    if !shards.join(&name).exists() {
+                    let path = shards.join(&name);
+                    if !path.exists() {
                         return Err(Error::Refused(format!(
-                            "{}: is missing, with scores that the journal has as finished; remove \
-                             journal-cosine beside it to compute them again",
-                            shards.join(&name).display()
+                            "{}: is missing, with scores that the journal has as finished; remove {JOURNAL} \
+                             beside it to compute them again",
+                            path.display()
                         )));
                     }
-                    let shard = h5::Reader::open(&shards.join(&name), SHARD_KIND, FORMAT_VERSION)?;
+                    let shard = h5::Reader::open(&path, SHARD_KIND, FORMAT_VERSION)?;
                     let shape: Result<[usize; 2], _> = shard.shape("scores")?.try_into();
                     let shape = shape.map_err(|_| Error::Refused(format!("{file}: is no shard")))?;
                     shapes.insert(name, shape);
@@ -228,8 +230,6 @@ pub struct Shards<'a> {
     plan: &'a Plan,
     directory: PathBuf,
     rank: u32,
-    /// Shards of this number and later ones are not in any journal.
-    attempt: u32,
     open: Option<Open>,
 }
 
@@ -246,28 +246,20 @@ enum Typed {
 }
 
 impl<'a> Shards<'a> {
-    /// Shards of `rank` in `directory`; a file is made when the first tile comes. `attempt` is the first that
-    /// no journal knows: a shard that was removed must not be taken for a new one.
-    pub fn new(
-        matrix: &'a Matrix,
-        rows: Rows<'a>,
-        plan: &'a Plan,
-        directory: &Path,
-        rank: usize,
-        attempt: u32,
-    ) -> Self {
-        let directory = directory.join(SHARDS);
-        Self { matrix, rows, plan, directory, rank: rank as u32, attempt, open: None }
+    /// Shards of `rank` in `directory`; a file is made when the first tile comes.
+    pub fn new(matrix: &'a Matrix, rows: Rows<'a>, plan: &'a Plan, directory: &Path, rank: usize) -> Self {
+        Self { matrix, rows, plan, directory: directory.join(SHARDS), rank: rank as u32, open: None }
     }
 
-    /// Scores a tile's part of the matrix and brings it to the disk.
+    /// Scores a tile's part of the matrix and brings it to the disk, in the shard of this attempt: no
+    /// journal knows its name yet, so that one that was removed is never taken for it.
     ///
     /// # Errors
     /// [`Error::File`].
-    pub fn write(&mut self, tile: &Tile) -> Result<Place, Error> {
+    pub fn write(&mut self, attempt: u32, tile: &Tile) -> Result<Place, Error> {
         let parts = self.matrix.parts(tile);
         if self.open.is_none() {
-            self.open = Some(self.create()?);
+            self.open = Some(self.create(attempt)?);
         }
         let (rank, rows, wanted) = (self.rank, self.rows, &self.matrix.rows);
         let open = self.open.as_mut().ok_or(Error::Stopped)?;
@@ -286,16 +278,10 @@ impl<'a> Shards<'a> {
     }
 
     /// A new file, with room for the parts of all tiles: what is not written takes no space.
-    fn create(&self) -> Result<Open, Error> {
+    fn create(&self, attempt: u32) -> Result<Open, Error> {
         std::fs::create_dir_all(&self.directory)
             .map_err(|e| Error::Refused(format!("{}: {e}", self.directory.display())))?;
-        let place = |attempt| Place { rank: self.rank, attempt, first: 0 };
-        let free = |attempt: &u32| !self.directory.join(place(*attempt).file()).exists();
-        let attempt = (self.attempt..self.attempt.saturating_add(1000)).find(free);
-        let attempt = attempt.ok_or_else(|| {
-            Error::Refused(format!("{}: 1000 attempts left shards here", self.directory.display()))
-        })?;
-        let path = self.directory.join(place(attempt).file());
+        let path = self.directory.join(Place { rank: self.rank, attempt, first: 0 }.file());
         let tiles = (0..self.plan.tiles()).map(|id| self.plan.tile(id));
         let (mut height, mut width) = (0, 0);
         for tile in tiles {

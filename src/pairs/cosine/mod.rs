@@ -130,6 +130,9 @@ pub struct Prepared<'a> {
     bound: Bound,
 }
 
+/// Directory of a run's journals, in that of its results.
+pub const JOURNAL: &str = "journal-cosine";
+
 /// Coordinates of a micro-tile that are summed at a time, so that they stay in a first-level cache.
 const MOST_CHUNK: usize = 384;
 
@@ -237,13 +240,10 @@ impl<'a> Prepared<'a> {
     /// `directory`.
     pub fn compute(&self, world: &World, job: &Job<'_>, directory: &Path) -> Result<Outcome, Error> {
         let mut kernel = self.kernel(world);
-        let mut shards = None;
-        if let Some(matrix) = &self.matrix {
-            let attempt = super::next_attempt(world, job)?;
-            shards = Some(Shards::new(matrix, self.rows, &self.plan, directory, world.rank(), attempt));
-        }
-        super::compute(world, job, |tile| {
-            let place = shards.as_mut().map(|shards| shards.write(tile)).transpose()?;
+        let shards = |matrix| Shards::new(matrix, self.rows, &self.plan, directory, world.rank());
+        let mut shards = self.matrix.as_ref().map(shards);
+        super::compute(world, job, |attempt, tile| {
+            let place = shards.as_mut().map(|shards| shards.write(attempt, tile)).transpose()?;
             Ok(wire::encode(&Partial { place, ..kernel(tile) }))
         })
     }

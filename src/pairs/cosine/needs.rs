@@ -46,8 +46,8 @@ impl Needs {
         let dims = prepared.rows.dims() as u64;
         let k = prepared.options.top_k as u64;
         let listed = listed(prepared);
-        let edge = if prepared.plan.tiles() > 0 { prepared.plan.tile(0).columns.len() as u64 } else { 0 };
-        let tiles = if n > 1 { u64::from(prepared.plan.tiles()) } else { 0 };
+        let tiles = u64::from(prepared.plan.tiles());
+        let edge = if tiles > 0 { prepared.plan.tile(0).columns.len() as u64 } else { 0 };
         let packed = (edge + 48 + threads as u64 * 256) * dims * 4;
         let capacity = Best::capacity(prepared.rows.len(), prepared.options.top_k) as u64;
         let lists = if k > 0 { n * (capacity * 8 + 8) } else { 0 };

@@ -42,19 +42,12 @@ impl Source {
         if dataset.is_none() && path.extension().is_some_and(|e| e == "npy") {
             return numpy(&path).and_then(|m| Self::of_matrix(m, spec, normalize));
         }
-        let dataset = match dataset {
-            Some(dataset) => dataset,
-            None => {
-                let reader = Reader::open_any(&path)?;
-                if reader.kind().as_deref() == Some(embed::vectors::KIND) {
-                    drop(reader);
-                    return Self::of_vectors(Vectors::open(&path)?, spec);
-                }
-                // Tells what there is.
-                String::new()
-            }
-        };
-        let FloatMatrix { columns, values, .. } = Reader::open_any(&path)?.float_matrix(&dataset)?;
+        let reader = Reader::open_any(&path)?;
+        if dataset.is_none() && reader.kind().as_deref() == Some(embed::vectors::KIND) {
+            drop(reader);
+            return Self::of_vectors(Vectors::open(&path)?, spec);
+        }
+        let FloatMatrix { columns, values, .. } = reader.float_matrix(dataset.as_deref())?;
         let values = match values {
             FloatValues::Mapped(map) => Raw::Ready(Values::Mapped(map)),
             FloatValues::Single(values) => Raw::Ready(Values::Owned(values)),

@@ -35,6 +35,9 @@ use kernel::{Kernel, Want};
 use results::{Merge, Results};
 use sha2::{Digest, Sha256};
 
+/// Directory of a run's journals, in that of its results.
+pub const JOURNAL: &str = "journal";
+
 /// What a run computes and keeps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
@@ -109,7 +112,7 @@ impl Prepared {
     /// [`Error::Journal`], [`Error::Refused`].
     pub fn compute(&self, world: &World, job: &Job<'_>) -> Result<Outcome, Error> {
         let kernel = Kernel::new(&self.index, self.want);
-        super::compute(world, job, |tile| Ok(wire::encode(&kernel.tile(tile))))
+        super::compute(world, job, |_, tile| Ok(wire::encode(&kernel.tile(tile))))
     }
 
     /// Merges all tiles from the journals, on rank 0.

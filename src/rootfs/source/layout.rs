@@ -3,6 +3,7 @@
 use super::manifest::{self, Documents, damaged};
 use super::{Error, Image, Layer, PlatformChoice, Result, Source, Stream};
 use crate::rootfs::Digest;
+use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -53,6 +54,8 @@ pub(super) fn read(files: &(impl Files + ?Sized), name: &str) -> Result<Vec<u8>>
 pub struct Layout {
     files: Box<dyn Files>,
     index: Vec<manifest::Descriptor>,
+    /// Where in the index the image of a name is; nowhere if several have it.
+    by_name: BTreeMap<String, Option<usize>>,
 }
 
 impl Layout {
@@ -69,16 +72,20 @@ impl Layout {
         read(&*files, "oci-layout")?;
         let index = read(&*files, "index.json")?;
         let index = manifest::entries(&format!("{}: index.json", files.place()), &index)?;
-        Ok(Self { files, index })
+        let mut by_name = BTreeMap::<String, Option<usize>>::new();
+        for (at, entry) in index.iter().enumerate() {
+            for name in names(entry).into_iter().flatten() {
+                let known = by_name.entry(name.to_owned()).or_insert(Some(at));
+                *known = known.filter(|first| index[*first].digest == entry.digest);
+            }
+        }
+        Ok(Self { files, index, by_name })
     }
 
     /// The references of all images: names where they have one of their own, else digests.
     pub fn references(&self) -> Vec<String> {
-        let lone = |entry: &manifest::Descriptor, name: &str| {
-            let mut of_name = self.index.iter().filter(|e| names(e).contains(&Some(name)));
-            of_name.all(|other| other.digest == entry.digest)
-        };
-        let of = |entry| names(entry).into_iter().flatten().find(|name| lone(entry, name));
+        let lone = |name: &&str| self.by_name.get(*name).is_some_and(Option::is_some);
+        let of = |entry| names(entry).into_iter().flatten().find(lone);
         self.index.iter().map(|entry| of(entry).unwrap_or(&entry.digest).to_owned()).collect()
     }
 
@@ -91,17 +98,16 @@ impl Layout {
                 _ => Err(missing(format!("a lone image (name one of {})", self.references().join(", ")))),
             };
         }
-        let mut by_name = self.index.iter().filter(|e| names(e).contains(&Some(reference)));
-        let first = by_name.next();
-        if by_name.any(|other| first.is_some_and(|first| first.digest != other.digest)) {
-            return Err(missing(format!(
-                "one image alone of the name {reference} (there are: {})",
-                self.references().join(", ")
-            )));
+        match self.by_name.get(reference) {
+            Some(Some(at)) => return Ok(&self.index[*at]),
+            Some(None) => {
+                let all = self.references().join(", ");
+                return Err(missing(format!("one image alone of the name {reference} (there are: {all})")));
+            }
+            None => {}
         }
-        first
-            .or_else(|| self.index.iter().find(|e| e.digest == reference))
-            .ok_or_else(|| missing(format!("{reference} (there are: {})", self.references().join(", "))))
+        let by_digest = self.index.iter().find(|e| e.digest == reference);
+        by_digest.ok_or_else(|| missing(format!("{reference} (there are: {})", self.references().join(", "))))
     }
 }
 
