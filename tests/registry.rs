@@ -116,6 +116,30 @@ fn an_overloaded_registry_is_asked_again_when_it_says() {
 }
 
 #[test]
+fn an_answer_that_breaks_off_is_asked_for_again() {
+    let (fake, client, image, blob, bytes) = pair();
+    bearer(&fake, None, 300);
+    fake.add_page("/v2/lab/tool/tags/list?n=1000", &["1", "2"], None);
+    fake.fault("/token", Fault::Cut(5));
+    fake.fault("manifests", Fault::Cut(3));
+    fake.fault("manifests", Fault::Stall(0));
+    fake.fault("blobs", Fault::Cut(199_999));
+    fake.fault("tags", Fault::Cut(10));
+    // The first request is refused for want of a token, and takes one of the faults along.
+    fake.fault("manifests", Fault::Cut(1));
+    assert_eq!(client.manifest(&image).unwrap().bytes, b"{\"schemaVersion\": 2}");
+    assert_eq!(client.small_blob(&image, &blob).unwrap().bytes, bytes);
+    assert_eq!(client.tags(&image).unwrap(), ["1", "2"]);
+    assert_eq!(client.traffic().repeated, 5);
+    for _ in 0..6 {
+        fake.fault("manifests", Fault::Cut(2));
+    }
+    let error = client.manifest(&image).unwrap_err();
+    assert!(matches!(error, Error::GivenUp { attempts: 6, .. }), "{error}");
+    assert!(error.to_string().contains("broke off"), "{error}");
+}
+
+#[test]
 fn a_stream_goes_on_where_it_broke() {
     let (fake, client, image, blob, bytes) = pair();
     for fault in [Fault::Cut(1234), Fault::Cut(0), Fault::Lie(70_000), Fault::Stall(5)] {

@@ -67,6 +67,9 @@ fn challenge(headers: &HeaderMap) -> Option<Challenge> {
     basic
 }
 
+/// The longest answer of a token service that is read, in bytes.
+const TOKEN_LIMIT: u64 = 1 << 20;
+
 #[derive(Deserialize)]
 struct Token {
     token: Option<String>,
@@ -179,22 +182,24 @@ impl Registry {
                 }
             }
         };
-        let answer = self
-            .persist(host, what, || async { request.try_clone().ok_or("the request cannot be repeated") })
-            .await?;
-        match answer.status().as_u16() {
-            200 => {}
-            401 | 403 => return Err(self.unauthorized(host, what, credential)),
-            status => {
-                let redirect = (300..400).contains(&status);
-                let redirect = if redirect { " (a redirect, not followed with a secret)" } else { "" };
-                let detail = format!("{redirect} from the token service of {}", host.registry);
-                return Err(Error::Answer { what: what.to_owned(), status, detail });
+        let ask = || async {
+            let answer = self
+                .persist(host, what, || async { request.try_clone().ok_or("the request cannot be repeated") })
+                .await?;
+            match answer.status().as_u16() {
+                200 => Ok((answer, ())),
+                401 | 403 => Err(self.unauthorized(host, what, credential)),
+                status => {
+                    let redirect = (300..400).contains(&status);
+                    let redirect = if redirect { " (a redirect, not followed with a secret)" } else { "" };
+                    let detail = format!("{redirect} from the token service of {}", host.registry);
+                    Err(Error::Answer { what: what.to_owned(), status, detail })
+                }
             }
-        }
-        let bytes = self.body(answer, what, 1 << 20).await?;
+        };
+        let answer = self.whole(what, TOKEN_LIMIT, ask).await?;
         // The parser's message could quote the token.
-        serde_json::from_slice(&bytes)
+        serde_json::from_slice(&answer.bytes)
             .map_err(|_| protocol("the token service answered with no token".into()))
     }
 

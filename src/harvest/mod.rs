@@ -17,6 +17,7 @@
 mod authorize;
 mod blob;
 mod credentials;
+mod document;
 mod limits;
 mod patience;
 mod registry;
@@ -25,10 +26,11 @@ mod tls;
 
 pub use blob::Blob;
 pub use credentials::{Credential, Credentials};
+pub use document::Document;
 pub use limits::{Limits, Share};
 pub use oci_client::Reference;
 pub use patience::Patience;
-pub use registry::{Document, Registry, Settings, Traffic};
+pub use registry::{Registry, Settings, Traffic};
 
 use std::time::Duration;
 

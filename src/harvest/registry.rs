@@ -5,9 +5,8 @@ use super::limits::{Pace, Share};
 use super::patience::{Attempts, Patience, may_pass, retry_after};
 use super::tls::{self, Failed};
 use super::{Credentials, Error, Reference};
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, RANGE, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, HeaderMap, RANGE, RETRY_AFTER};
 use reqwest::{Response, StatusCode, Url};
-use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -60,19 +59,8 @@ pub struct Traffic {
 #[derive(Default)]
 pub(super) struct Counters {
     requests: AtomicU64,
-    repeated: AtomicU64,
+    pub(super) repeated: AtomicU64,
     pub(super) bytes: AtomicU64,
-}
-
-/// A manifest, index or config, with its digest checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Document {
-    /// As the registry served it.
-    pub bytes: Vec<u8>,
-    /// The `Content-Type` without parameters; empty where there is none.
-    pub media_type: String,
-    /// `sha256:HEX` of the bytes.
-    pub digest: String,
 }
 
 /// What is known of one registry.
@@ -107,18 +95,8 @@ pub struct Registry {
     runtime: tokio::runtime::Runtime,
 }
 
-/// The media types of manifests and indexes, as Docker and OCI name them; schema 1 last, so that a
-/// registry that has nothing else tells it by what it serves.
-const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
-    application/vnd.docker.distribution.manifest.list.v2+json, \
-    application/vnd.oci.image.manifest.v1+json, \
-    application/vnd.docker.distribution.manifest.v2+json, \
-    application/vnd.docker.distribution.manifest.v1+prettyjws;q=0.1";
-
 /// Redirects followed for one request.
 const REDIRECTS: usize = 5;
-/// The largest manifest or config, in bytes: four times what registries accept.
-const DOCUMENT_LIMIT: u64 = 16 << 20;
 /// How often a wait looks whether the run is being stopped.
 const GLANCE: Duration = Duration::from_millis(100);
 
@@ -183,36 +161,6 @@ impl Registry {
         })
     }
 
-    /// The manifest or index of an image, its digest checked against the reference's, or else
-    /// against what the registry says.
-    ///
-    /// # Errors
-    /// All but [`Error::Reference`] and [`Error::Settings`].
-    pub fn manifest(&self, image: &Reference) -> Result<Document, Error> {
-        let version = image.digest().or(image.tag()).unwrap_or("latest");
-        let what = format!("manifest of {}", image.whole());
-        self.runtime.block_on(async {
-            let path = format!("{}/manifests/{version}", image.repository());
-            let (answer, _connection) = self.get(image, &path, &what, &[(ACCEPT, MANIFESTS)]).await?;
-            let told = header(answer.headers(), "docker-content-digest").map(str::to_owned);
-            let expected = image.digest().map(str::to_owned).or(told.filter(|t| t.starts_with("sha256:")));
-            self.document(answer, &what, expected.as_deref()).await
-        })
-    }
-
-    /// A small blob as a whole, such as a config, its digest checked.
-    ///
-    /// # Errors
-    /// All but [`Error::Reference`] and [`Error::Settings`].
-    pub fn small_blob(&self, image: &Reference, digest: &str) -> Result<Document, Error> {
-        let what = format!("blob {digest} of {}", image.whole());
-        self.runtime.block_on(async {
-            let path = format!("{}/blobs/{digest}", image.repository());
-            let (answer, _connection) = self.get(image, &path, &what, &[]).await?;
-            self.document(answer, &what, Some(digest)).await
-        })
-    }
-
     /// Requests so far.
     pub fn traffic(&self) -> Traffic {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -226,40 +174,6 @@ impl Registry {
     /// Runs one wait of a stream, on the calling thread. Several threads may wait at a time.
     pub(super) fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.runtime.block_on(future)
-    }
-
-    async fn document(
-        &self,
-        answer: Response,
-        what: &str,
-        expected: Option<&str>,
-    ) -> Result<Document, Error> {
-        let media_type = header(answer.headers(), CONTENT_TYPE.as_str()).unwrap_or_default();
-        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
-        let bytes = self.body(answer, what, DOCUMENT_LIMIT).await?;
-        let digest = sha256_digest(&bytes);
-        match expected {
-            Some(expected) if expected != digest => {
-                Err(Error::Digest { what: what.to_owned(), expected: expected.to_owned(), found: digest })
-            }
-            _ => Ok(Document { bytes, media_type, digest }),
-        }
-    }
-
-    /// The whole body of an answer, up to a limit.
-    pub(super) async fn body(&self, mut answer: Response, what: &str, limit: u64) -> Result<Vec<u8>, Error> {
-        let mut bytes = Vec::new();
-        while let Some(chunk) = self.unless_stopped(what, answer.chunk()).await?.map_err(|e| {
-            Error::Protocol { what: what.to_owned(), reason: format!("the answer broke off: {}", plain(e)) }
-        })? {
-            if (bytes.len() + chunk.len()) as u64 > limit {
-                let reason = format!("the answer is longer than {limit} bytes");
-                return Err(Error::Protocol { what: what.to_owned(), reason });
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        self.counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        Ok(bytes)
     }
 
     /// Asks for `path` until there is an answer that means something, with credentials where they
@@ -301,12 +215,9 @@ impl Registry {
                 }
                 status if status.is_success() => return Ok((answer, permit)),
                 status => {
-                    let detail = self.body(answer, what, 1 << 16).await.map(|b| detail(&b));
-                    return Err(Error::Answer {
-                        what: what.to_owned(),
-                        status: status.as_u16(),
-                        detail: detail.unwrap_or_default(),
-                    });
+                    let body = self.body(answer, what, 1 << 16).await;
+                    let detail = body.ok().and_then(Result::ok).map(|b| detail(&b)).unwrap_or_default();
+                    return Err(Error::Answer { what: what.to_owned(), status: status.as_u16(), detail });
                 }
             }
         }
@@ -456,12 +367,4 @@ fn detail(body: &[u8]) -> String {
     let text = if text.starts_with('<') || text.contains('?') { "" } else { text };
     let text: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
     if text.is_empty() { text } else { format!(" ({text})") }
-}
-
-fn sha256_digest(bytes: &[u8]) -> String {
-    let mut text = String::from("sha256:");
-    for byte in Sha256::digest(bytes) {
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
 }

@@ -5,6 +5,9 @@ use reqwest::header::LINK;
 use serde::Deserialize;
 use std::collections::HashSet;
 
+/// The longest page of tags that is read, in bytes: registries need not heed `n`.
+const PAGE_LIMIT: u64 = 64 << 20;
+
 #[derive(Deserialize)]
 struct Page {
     #[serde(default)]
@@ -27,12 +30,11 @@ impl Registry {
             let mut seen = HashSet::new();
             let mut path = format!("{repository}/tags/list?n=1000");
             loop {
-                let (answer, _connection) = self.get(image, &path, &what, &[]).await?;
-                let mut links = answer.headers().get_all(LINK).iter().filter_map(|link| link.to_str().ok());
+                let answer = self.get_whole(image, &path, &what, &[], PAGE_LIMIT).await?;
+                let mut links = answer.headers.get_all(LINK).iter().filter_map(|link| link.to_str().ok());
                 let next = links.find_map(next_page).map(str::to_owned);
-                let body = self.body(answer, &what, 64 << 20).await?;
-                let page: Page =
-                    serde_json::from_slice(&body).map_err(|_| protocol("the answer is no list of tags"))?;
+                let page: Page = serde_json::from_slice(&answer.bytes)
+                    .map_err(|_| protocol("the answer is no list of tags"))?;
                 let before = tags.len();
                 tags.extend(page.tags.unwrap_or_default().into_iter().filter(|t| seen.insert(t.clone())));
                 let Some(next) = next.filter(|_| tags.len() > before) else { return Ok(tags) };

@@ -236,7 +236,7 @@ fn answer(writer: &mut TcpStream, state: &Mutex<State>, asked: Asked) -> Option<
         return send(writer, status, &[], text.as_bytes());
     }
     if path.starts_with("/token") {
-        return token(writer, &mut state, &asked);
+        return token(writer, &mut state, &asked, fault);
     }
     if let Some(refusal) = refusal(&state, &asked) {
         return send(writer, 401, &[format!("WWW-Authenticate: {refusal}")], b"");
@@ -250,7 +250,7 @@ fn answer(writer: &mut TcpStream, state: &Mutex<State>, asked: Asked) -> Option<
     if let Some((tags, link)) = state.pages.get(path) {
         let body = serde_json::json!({"name": "x", "tags": tags}).to_string();
         let link = link.iter().map(|l| format!("Link: {l}")).collect::<Vec<_>>();
-        return send(writer, 200, &link, body.as_bytes());
+        return send_or_break(writer, fault, 200, &link, body.as_bytes());
     }
     let Some((media_type, bytes)) = state.documents.get(path).cloned() else {
         return send(writer, 404, &[], b"{\"errors\":[{\"code\":\"NOT_FOUND\",\"message\":\"not here\"}]}");
@@ -286,19 +286,26 @@ fn document(
         Some(Fault::Corrupt) => bytes[0] ^= 1,
         Some(Fault::Lie(n)) => bytes.truncate(n),
         Some(Fault::Longer(n)) => bytes.extend(std::iter::repeat_n(0, n)),
-        Some(Fault::Cut(n) | Fault::Stall(n)) => {
-            let head = head(status, &headers, bytes.len());
-            writer.write_all(head.as_bytes()).ok()?;
-            writer.write_all(&bytes[..n.min(bytes.len())]).ok()?;
-            writer.flush().ok()?;
-            if matches!(fault, Some(Fault::Stall(_))) {
-                std::thread::sleep(Duration::from_secs(60));
-            }
-            return None;
-        }
         _ => {}
     }
-    send(writer, status, &headers, &bytes)
+    send_or_break(writer, fault, status, &headers, &bytes)
+}
+
+fn send_or_break(
+    writer: &mut TcpStream,
+    fault: Option<Fault>,
+    status: u16,
+    headers: &[String],
+    bytes: &[u8],
+) -> Option<()> {
+    let Some(Fault::Cut(n) | Fault::Stall(n)) = fault else { return send(writer, status, headers, bytes) };
+    writer.write_all(head(status, headers, bytes.len()).as_bytes()).ok()?;
+    writer.write_all(&bytes[..n.min(bytes.len())]).ok()?;
+    writer.flush().ok()?;
+    if matches!(fault, Some(Fault::Stall(_))) {
+        std::thread::sleep(Duration::from_secs(60));
+    }
+    None
 }
 
 /// The challenge, if the request may not pass.
@@ -317,7 +324,7 @@ fn refusal(state: &State, asked: &Asked) -> Option<String> {
     }
 }
 
-fn token(writer: &mut TcpStream, state: &mut State, asked: &Asked) -> Option<()> {
+fn token(writer: &mut TcpStream, state: &mut State, asked: &Asked, fault: Option<Fault>) -> Option<()> {
     let Guard::Bearer { pair, life, .. } = state.guard.clone() else { return send(writer, 404, &[], b"") };
     let fields = if asked.method == "POST" { asked.body.as_str() } else { asked.path.as_str() };
     let refreshed = fields.contains("refresh_token=refresh-me");
@@ -332,7 +339,7 @@ fn token(writer: &mut TcpStream, state: &mut State, asked: &Asked) -> Option<()>
     let scope = scope.unwrap_or_default().replace("%2F", "/");
     let token = format!("token-{}-for-{scope}", state.tokens);
     let body = serde_json::json!({"token": token, "access_token": token, "expires_in": life}).to_string();
-    send(writer, 200, &[], body.as_bytes())
+    send_or_break(writer, fault, 200, &[], body.as_bytes())
 }
 
 fn repository(path: &str) -> &str {
