@@ -56,6 +56,13 @@ fn the_sample_gives_the_reference() {
     let several = dir.path().join("several");
     succeed(ranks(2, 1).arg("run").arg(config()).arg("--source").arg(sample()).arg("--out").arg(&several));
     assert!(results_in(&several) == results_in(&out), "other bits on two ranks");
+    // Scores of other documents are not told beside these, even without the vectors between them.
+    std::fs::remove_file(several.join("vectors.h5")).unwrap();
+    let tokens = several.join("tokens.json");
+    let mut other: serde_json::Value = serde_json::from_slice(&std::fs::read(&tokens).unwrap()).unwrap();
+    other["documents_id"] = "0".repeat(64).into();
+    std::fs::write(&tokens, other.to_string()).unwrap();
+    refused(stratigraph(1).arg("reduce").arg(&several), 4, "do not come of each other");
 }
 
 #[test]

@@ -151,6 +151,36 @@ fn few_vectors_have_results() {
     }
 }
 
+/// A single score does not deviate, and long vectors, if few, need little memory.
+#[test]
+fn few_vectors_are_summed_pair_by_pair() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("v.npy");
+    let summary = |name: &str, memory: &str| -> serde_json::Value {
+        let output = dir.path().join(name);
+        let mut command = stratigraph(1);
+        succeed(command.arg("cosine").arg(&file).args(["--memory", memory, "-o"]).arg(&output));
+        let text = std::fs::read(output.join("cosine.json")).expect("a summary");
+        serde_json::from_slice(&text).expect("JSON")
+    };
+    write(&file, 2, &[0.6f32, 0.8, 0.8, 0.6]);
+    let pair = summary("pair", "1G")["measures"][1].clone();
+    let score = f64::from(0.6f32) * f64::from(0.8f32) * 2.0;
+    assert_eq!((pair["pairs"].as_u64(), pair["std"].as_f64()), (Some(1), Some(0.0)));
+    assert!((pair["mean"].as_f64().expect("a number") - score).abs() < 1e-12, "{pair}");
+    // Each row has a value in common with the next one alone.
+    let (n, dims) = (20, 30_000);
+    let half = 0.5f32.sqrt();
+    let mut values = vec![0.0; n * dims];
+    for (i, row) in values.chunks_exact_mut(dims).enumerate() {
+        (row[i * 1000], row[(i + 1) * 1000]) = (half, half);
+    }
+    write(&file, n, &values);
+    let long = summary("long", "256M")["measures"][0].clone();
+    let mean = 19.0 * f64::from(half) * f64::from(half) / 190.0;
+    assert!((long["mean"].as_f64().expect("a number") - mean).abs() < 1e-12, "{long}");
+}
+
 /// A shard that went away is never taken for one that came after it.
 #[test]
 fn a_lost_part_of_the_matrix_is_missed() {

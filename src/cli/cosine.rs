@@ -151,6 +151,7 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
     let fingerprint = prepared.fingerprint(&identity);
     let origin = Origin {
         vectors_id: id,
+        documents_id: source.documents_id.clone(),
         fingerprint: hex(&Sha256::digest(&identity)),
         options: settings.to_string(),
         synthetic: source.synthetic.clone(),

@@ -153,13 +153,15 @@ pub fn reduce(directory: &Path) -> anyhow::Result<Reduced> {
     if ids.iter().any(|id| id != corpus_id) {
         return Err(refuse("stats.json, jaccard.json and tokens.json are of different corpora").into());
     }
-    let vectors = directory.join("vectors.h5");
-    if let (Some(tokens), Some(cosine)) = (&tokens, &cosine)
-        && vectors.exists()
-    {
-        let file = Reader::open_any(&vectors)?;
-        let ids = [file.attribute("documents_id")?, file.attribute("vectors_id")?];
-        if ids != [tokens.documents_id.as_str(), cosine.vectors_id.as_str()] {
+    if let (Some(tokens), Some(cosine)) = (&tokens, &cosine) {
+        let mut sound = cosine.documents_id.as_ref().is_none_or(|id| *id == tokens.documents_id);
+        let vectors = directory.join("vectors.h5");
+        if vectors.exists() {
+            let file = Reader::open_any(&vectors)?;
+            let ids = [file.attribute("documents_id")?, file.attribute("vectors_id")?];
+            sound &= ids == [tokens.documents_id.as_str(), cosine.vectors_id.as_str()];
+        }
+        if !sound {
             return Err(refuse("tokens.json, vectors.h5 and cosine.json do not come of each other").into());
         }
     }

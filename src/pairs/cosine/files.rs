@@ -16,6 +16,8 @@ pub const FORMAT_VERSION: u64 = 1;
 pub struct Origin {
     /// [`super::Source::id`].
     pub vectors_id: String,
+    /// [`super::Source::documents_id`].
+    pub documents_id: Option<String>,
     /// Fingerprint of vectors and options, hex.
     pub fingerprint: String,
     /// Options as JSON.

@@ -1,4 +1,4 @@
-//! Sums over all pairs without visiting a pair.
+//! Sums over all pairs, without visiting a pair where the rows are many.
 //!
 //! With rows x, weights w, s = sum of w x and M = sum of w x x^T (d x d):
 //!
@@ -10,7 +10,9 @@
 //! Everything is added in f64 in a fixed order (rows in a block, blocks in a part, then parts, whichever
 //! rank summed them), so the result does not depend on ranks, threads or CPU; no term is fused. Its
 //! relative error is about n 2^-53. The price is n d (d + 1) operations, next to nothing beside the pairs.
+//! Up to 2 d rows, visiting the pairs costs less, and nothing of d x d is needed.
 
+use super::exact;
 #[cfg(target_arch = "x86_64")]
 use super::filter::Cpu;
 use super::rows::Rows;
@@ -20,7 +22,7 @@ use rayon::prelude::*;
 /// Rows that are summed by themselves.
 const BLOCK: usize = 512;
 /// Parts, each of some blocks, that ranks share out.
-pub const PARTS: usize = 16;
+const PARTS: usize = 16;
 /// Rows that go through M together.
 const TOGETHER: usize = 8;
 
@@ -85,8 +87,26 @@ impl Sums {
     }
 }
 
+/// True if so many rows are better visited pair by pair.
+fn few(rows: usize, dims: usize) -> bool {
+    rows <= 2 * dims
+}
+
+/// Memory for [`pair_sums`] on rank 0, which needs the most, in bytes.
+pub fn memory(rows: usize, dims: usize, threads: usize) -> u64 {
+    if few(rows, dims) {
+        return rows as u64 * size_of::<PairSums>() as u64 * 2;
+    }
+    let blocks = rows.div_ceil(BLOCK);
+    // Of a part each, of a block for each thread, and their sum.
+    Sums::bytes(dims) as u64 * (PARTS.min(blocks) + threads.min(blocks) + 1) as u64
+}
+
 /// Sums over all pairs i < j of rows with these weights, on rank 0. Collective.
 pub fn pair_sums(world: &World, rows: &Rows<'_>, weight: impl Fn(usize) -> u64 + Sync) -> Option<PairSums> {
+    if few(rows.len(), rows.dims()) {
+        return sums_of_few(world, rows, weight);
+    }
     let (rank, ranks) = (world.rank(), world.size());
     let mut bytes = Vec::new();
     for part in rank * PARTS / ranks..(rank + 1) * PARTS / ranks {
@@ -103,6 +123,32 @@ pub fn pair_sums(world: &World, rows: &Rows<'_>, weight: impl Fn(usize) -> u64 +
         }
     }
     Some(total.of_pairs(rows.dims()))
+}
+
+/// The same, pair by pair; the sums of each row are added in the order of the rows.
+fn sums_of_few(world: &World, rows: &Rows<'_>, weight: impl Fn(usize) -> u64 + Sync) -> Option<PairSums> {
+    let (rank, ranks, n) = (world.rank(), world.size(), rows.len());
+    // Of every so many rows one: the first have the most pairs.
+    let mine: Vec<usize> = (rank..n).step_by(ranks).collect();
+    let sums_of = |i: &usize| {
+        let (x, w) = (rows.row(*i), weight(*i) as f64);
+        (i + 1..n).fold([0.0, 0.0], |[scores, squares], j| {
+            let (w, score) = (w * weight(j) as f64, exact::score(x, rows.row(j)));
+            [scores + w * score, squares + w * (score * score)]
+        })
+    };
+    let sums: Vec<[f64; 2]> = mine.par_iter().map(sums_of).collect();
+    let gathered = world.gather(bytemuck::cast_slice(&sums))?;
+    let mut total = PairSums::default();
+    for i in 0..n {
+        let width = size_of::<[f64; 2]>();
+        let place = i / ranks * width;
+        let [scores, squares]: [f64; 2] =
+            bytemuck::pod_read_unaligned(&gathered[i % ranks][place..place + width]);
+        total.scores += scores;
+        total.squares += squares;
+    }
+    Some(total)
 }
 
 /// The sums of a part's blocks, in order; `None` of a part without rows.
@@ -220,6 +266,14 @@ mod tests {
             prop_assert!((found.scores - scores).abs() < 1e-12 * size, "{} {}", found.scores, scores);
             prop_assert!((found.squares - squares).abs() < 1e-12 * size, "{} {}", found.squares, squares);
         }
+    }
+
+    #[test]
+    fn few_long_rows_take_little_memory() {
+        assert!(memory(20, 30_000, 64) < 1000);
+        assert!(memory(600, 299, 64) < 5 * 300 * 300 * 8);
+        // Two blocks, two threads of them, and the sum.
+        assert!(memory(1_000_000, 100, 8) > 25 * 100 * 100 * 8);
     }
 
     #[test]

@@ -2,8 +2,7 @@
 
 use super::Prepared;
 use super::best::Best;
-use super::moments::PARTS;
-use super::{block, exact};
+use super::{block, exact, moments};
 use crate::pairs::{Error, Tile};
 use crate::world::World;
 use std::time::{Duration, Instant};
@@ -57,7 +56,7 @@ impl Needs {
             listed.div_ceil(tiles.max(1)) * 40 + if k > 0 { 3 * 2 * edge * capacity * 8 } else { 0 };
         let filter = prepared.filter.memory(edge as usize) as u64;
         let memory = packed + filter + lists + index + in_tile;
-        let moments = dims * dims * 8 * (threads + PARTS + 1) as u64;
+        let moments = moments::memory(prepared.rows.len(), prepared.rows.dims(), threads);
         // While it merges, a list holds up to four times k candidates of 8 bytes.
         let merged = n * k * 4 * 8 + listed * 24 + moments;
         // A neighbour is recorded when a tile finds it, and again when a better one replaces it.
@@ -109,8 +108,8 @@ impl Prepared<'_> {
     ///
     /// The kernel's rate depends on how the scores lie (pairs in doubt are scored twice), so tiles
     /// from all over the plan are taken. And it depends on what a rank knows: while its lists of
-    /// neighbours are empty, every pair may enter them. So each part is computed twice, and the first
-    /// time counts for as many tiles of a row as find the lists empty, which is one.
+    /// neighbours are empty, every pair may enter them. So each part is computed twice; what the first
+    /// time takes longer is the price of filling its lists, which each rank pays once for each row.
     pub fn expected(&self, cluster: &Cluster) -> Duration {
         let pairs_of = |tile: &Tile| {
             // Of a tile on the diagonal the pairs i < j; its rows may be only the first of it.
@@ -132,32 +131,39 @@ impl Prepared<'_> {
             std::hint::black_box(kernel(tile));
             begun.elapsed().as_secs_f64()
         };
-        let (mut cold, mut warm, mut pairs, mut runs) = (0.0, 0.0, 0.0, 0u32);
-        while runs < tiles && (cold + warm < 2.0 || runs < 3) {
+        let mut met = vec![false; self.rows.len()];
+        let (mut warm, mut pairs, mut filling, mut filled) = (0.0, 0.0, 0.0, 0usize);
+        let (mut spent, mut runs) = (0.0, 0u32);
+        while runs < tiles && (spent < 2.0 || runs < 3) {
             // A step that meets all parts of the plan, whatever their number.
             let id = (f64::from(runs) * 0.618_034).fract() * f64::from(tiles);
             let tile = self.plan.tile(id as u32);
             // Small parts of large tiles do, too.
             let tile = Tile { rows: tile.rows.start..tile.rows.end.min(tile.rows.start + 2048), ..tile };
+            let mut new = 0;
+            for i in tile.rows.clone().chain(tile.columns.clone()) {
+                new += usize::from(!std::mem::replace(&mut met[i as usize], true));
+            }
             let both = [seconds_of(&tile), seconds_of(&tile)];
             // The first one also pays for memory that is touched for the first time.
             if runs > 0 || tiles == 1 {
-                cold += both[0];
                 warm += both[1];
                 pairs += pairs_of(&tile);
+                filling += (both[0] - both[1]).max(0.0);
+                filled += new;
             }
+            spent += both[0] + both[1];
             runs += 1;
         }
-        // Tiles of a row of the plan's triangle, on average; each rank has lists of its own.
-        let in_a_row = f64::from(2 * tiles).sqrt().max(1.0);
-        let share = (cluster.ranks as f64 / in_a_row).min(1.0);
-        let seconds = cold * share + warm * (1.0 - share);
-        let rate = pairs / seconds / rayon::current_num_threads() as f64;
+        let threads = rayon::current_num_threads() as f64;
+        let rate = pairs / warm / threads;
+        let per_list = if filled > 0 { filling / filled as f64 * threads } else { 0.0 };
+        let fill = per_list * (self.rows.len() * cluster.ranks) as f64 / cores;
         let all: f64 = (0..tiles).map(|id| pairs_of(&self.plan.tile(id))).sum();
         // The last tiles leave cores waiting: half a tile on average.
         let last = all / f64::from(tiles) / 2.0 / cluster.threads as f64;
         let whole = if cluster.ranks > 1 { all / cores + last } else { all / cores };
-        Duration::from_secs_f64(floors + whole / rate)
+        Duration::from_secs_f64(floors + fill + whole / rate)
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Source {
     pub multiplicity: Multiplicity,
     /// Set where the corpus behind the vectors was generated: its label.
     pub synthetic: Option<String>,
+    /// Identity of the documents whose vectors these are, if a `vectors.h5` tells.
+    pub documents_id: Option<String>,
     known_id: Option<String>,
 }
 
@@ -67,6 +69,7 @@ impl Source {
             zeros: 0,
             multiplicity,
             synthetic: origin.synthetic,
+            documents_id: Some(origin.documents_id),
             known_id: Some(id),
         };
         source.checked(name)
@@ -83,7 +86,8 @@ impl Source {
             Raw::Double(values) => Values::Owned(values.iter().map(|v| *v as f32).collect()),
         };
         let multiplicity = Multiplicity::default();
-        Self { values, dims, zeros: 0, multiplicity, synthetic: None, known_id: None }.checked(name)
+        Self { values, dims, zeros: 0, multiplicity, synthetic: None, documents_id: None, known_id: None }
+            .checked(name)
     }
 
     fn checked(self, name: &str) -> Result<Self, Error> {

@@ -18,6 +18,9 @@ pub struct Summary {
     pub program_version: String,
     /// [`super::Source::id`].
     pub vectors_id: String,
+    /// [`super::Source::documents_id`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents_id: Option<String>,
     /// Says that the corpus was generated, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub synthetic: Option<String>,
@@ -63,6 +66,7 @@ impl Summary {
             kind: Self::KIND.into(),
             program_version: env!("CARGO_PKG_VERSION").into(),
             vectors_id: origin.vectors_id.clone(),
+            documents_id: origin.documents_id.clone(),
             synthetic: origin.synthetic.clone(),
             fingerprint: origin.fingerprint.clone(),
             options,
