@@ -5,6 +5,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
+use support::layout::{Paths, empty_files, rewrite_config};
 use support::walk::walk;
 use support::{ranks, run, sh, stratigraph, succeed, tools};
 
@@ -94,6 +95,12 @@ fn results(file: &Path) -> BTreeMap<String, Result<BTreeSet<Vec<u8>>, String>> {
         (results.images[i].reference.clone(), paths)
     });
     sets.collect()
+}
+
+/// An image of a layout.
+fn image(layout: &Path, name: &str) -> stratigraph::rootfs::source::Image {
+    let layout = stratigraph::rootfs::source::Layout::open(layout).expect("a layout");
+    stratigraph::rootfs::source::Source::image(&layout, name, &Default::default()).expect("an image")
 }
 
 /// A universe of every path of these sets that has no newline, and of some that nobody has.
@@ -209,12 +216,7 @@ fn failures_are_listed_and_tried_again_alone() {
     images(dir);
     std::fs::write(dir.join("universe"), "bin/sh\nopt/app/z\n").expect("a file");
     // The topmost layer of `more` is damaged: some images have it, some not.
-    let image = stratigraph::rootfs::source::Source::image(
-        &stratigraph::rootfs::source::Layout::open(&dir.join("oci")).expect("a layout"),
-        "more",
-        &Default::default(),
-    )
-    .expect("an image");
+    let image = image(&dir.join("oci"), "more");
     let layer = dir.join("oci/blobs/sha256").join(image.layers.last().expect("a layer").digest.hex());
     let sound = std::fs::read(&layer).expect("a blob");
     let mut bad = sound.clone();
@@ -242,6 +244,55 @@ fn failures_are_listed_and_tried_again_alone() {
         let (code, out, err) = run(rootfs(dir, 1, "x").arg(bad));
         assert!(matches!(code, 3 | 4) && err.lines().count() == 1, "{bad}: {code} {out}{err}");
     }
+}
+
+#[test]
+fn a_layer_is_read_where_it_is_whole_and_belies_the_images_that_are_wrong_about_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    let layers: Vec<Paths> = vec![vec![b"bin/sh".to_vec()], vec![b"opt/app/z".to_vec()]];
+    std::fs::write(dir.join("universe"), "bin/sh\nopt/app/z\n").expect("a file");
+    let layout = |name: &str| empty_files(&dir.join(name), &[("x".to_owned(), layers.clone())].into());
+    ["gone", "bent", "lies", "good"].iter().for_each(|name| layout(name));
+    let image = image(&dir.join("good"), "x");
+    let [lower, upper] = [&image.layers[0], &image.layers[1]].map(|layer| layer.digest);
+    let blob = |layout: &str| dir.join(layout).join("blobs/sha256").join(lower.hex());
+    // One layout has lost the lower layer, in another it is damaged, the config of a third is wrong
+    // about the upper one.
+    std::fs::remove_file(blob("gone")).expect("a blob");
+    let mut bytes = std::fs::read(blob("bent")).expect("a blob");
+    bytes[0] ^= 1;
+    std::fs::write(blob("bent"), &bytes).expect("a blob");
+    let other = stratigraph::rootfs::Digest::of(b"other").to_string();
+    rewrite_config(&dir.join("lies"), |config| config["rootfs"]["diff_ids"][1] = other.clone().into());
+    let orders = [["gone", "bent", "lies", "good"], ["good", "lies", "bent", "gone"]];
+    for (ranks, order) in [(1, orders[0]), (1, orders[1]), (2, orders[0])] {
+        let output = format!("out-{ranks}-{}", order[0]);
+        let run_it = || run(rootfs(dir, ranks, &output).args(order.map(|name| format!("oci:{name}:x"))));
+        for read in [2, 0] {
+            let (code, out, err) = run_it();
+            let failed: Vec<&str> = err.lines().filter(|line| line.starts_with("failed: ")).collect();
+            assert!(code == 3 && failed.len() == 1, "{order:?}: {code} {out}{err}");
+            assert!(
+                failed[0].starts_with("failed: oci:lies:x: layer ") && failed[0].contains(&other),
+                "{err}"
+            );
+            assert!(failed[0].contains(&upper.to_string()), "{err}");
+            assert!(out.contains(&format!(" {read} read now")), "{out}");
+            let found = results(&dir.join(&output).join("rootfs.h5"));
+            let of = |name: &str| found[&format!("oci:{name}:x")].clone();
+            assert!(of("lies").is_err_and(|e| e.contains("the config's diff_id is")), "{found:?}");
+            for name in ["gone", "bent", "good"] {
+                assert_eq!(of(name).map(|set| set.len()), Ok(2), "{name}: {found:?}");
+            }
+        }
+    }
+    // With no sound copy the reasons of all places are told.
+    let (code, out, err) = run(rootfs(dir, 1, "none").args(["oci:gone:x", "oci:bent:x"]));
+    assert!(
+        code == 3 && err.contains("is not there; nor from oci:bent:x: the stored bytes are"),
+        "{out}{err}"
+    );
 }
 
 #[test]

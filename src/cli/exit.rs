@@ -107,6 +107,7 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
         return match e {
             rootfs::campaign::Error::Store(_) => Some(Code::Write),
             rootfs::campaign::Error::File { error, .. } => code_of_cause(error),
+            rootfs::campaign::Error::Views { .. } => Some(Code::Write),
         };
     }
     if cause.is::<rootfs::source::Error>()

@@ -6,16 +6,13 @@
 //! the [`Store`]. A campaign that was killed goes on there, on any number of ranks, and reads no
 //! layer again that it had finished. What failed is listed and tried again by the same command.
 
-use super::layer::{Limits, read_layer};
-use super::record::LayerRecord;
-use super::source::{self, Image, Layer, PlatformChoice, Source};
-use super::store::{self, Store, StoreWriter, Wanted};
-use super::{Digest, Universe};
+use super::Universe;
+use super::layer::Limits;
+use super::source::{self, Image, PlatformChoice, Source};
+use super::store::{self, Wanted};
 use crate::world::World;
 use journal::Journal;
 use roaring::RoaringBitmap;
-use rustc_hash::FxHashMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,8 +20,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 mod cache;
 mod deal;
 mod journal;
+mod layers;
 mod lists;
 mod paths;
+mod view;
 
 use deal::{Workers, deal};
 
@@ -122,6 +121,17 @@ pub enum Error {
     /// The store of layers.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The ranks do not read the same there.
+    #[error(
+        "{}: the ranks read different contents there, even after {seconds} s; start again when all nodes see the same, finished work is kept",
+        path.display()
+    )]
+    Views {
+        /// The directory.
+        path: PathBuf,
+        /// How long they waited for it.
+        seconds: u32,
+    },
     /// A file of the output.
     #[error("{}: {error}", path.display())]
     File {
@@ -137,12 +147,6 @@ fn at(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
     |error| Error::File { path: path.to_owned(), error }
 }
 
-/// A distinct layer, and an image that has it.
-struct Distinct {
-    layer: Layer,
-    target: usize,
-}
-
 impl Campaign<'_> {
     /// Runs it. Collective.
     ///
@@ -150,7 +154,7 @@ impl Campaign<'_> {
     /// [`Error`] if a file cannot be read or written; the caller ends the job then.
     pub fn run(&self, world: &World) -> Result<Outcome, Error> {
         let mut outcome = Outcome { targets: self.targets.len() as u64, ..Outcome::default() };
-        let (images, mut failures) = self.images(world)?;
+        let (mut images, mut failures) = self.images(world)?;
         let stopped = |outcome: &mut Outcome| {
             let mut told = [u64::from(self.stop.load(Ordering::Relaxed))];
             world.max_u64(&mut told);
@@ -171,15 +175,22 @@ impl Campaign<'_> {
             bytes = serde_json::to_vec(&outcome.failures).unwrap_or_default();
         }
         world.broadcast(&mut bytes);
-        let failures: Vec<Failure> = serde_json::from_slice(&bytes).unwrap_or_default();
+        let mut failures: Vec<Failure> = serde_json::from_slice(&bytes).unwrap_or_default();
         if stopped(&mut outcome) {
             return Ok(outcome);
         }
-        self.paths(world, &images, &failures, &mut outcome)?;
+        let store = self.store(world, &images)?;
+        let belied = self.belied(&mut images, &store);
+        failures.extend_from_slice(&belied);
+        if world.is_root() {
+            outcome.failures.extend(belied);
+            outcome.failures.sort();
+        }
+        self.paths(world, &images, &store, &failures, &mut outcome)?;
         if !stopped(&mut outcome)
             && let Some(lists) = self.lists
         {
-            self.write_lists(world, &images, lists)?;
+            self.write_lists(world, &images, &store, lists)?;
             stopped(&mut outcome);
         }
         Ok(outcome)
@@ -229,133 +240,6 @@ impl Campaign<'_> {
         })?;
         journal.close()?;
         world.barrier();
-        let mut known = Journal::read(&directory, self.platform)?.images;
-        let images = self.targets.iter().map(|target| known.remove(target)).collect();
-        Ok((images, failures))
-    }
-
-    /// Reads every distinct layer that no campaign has read yet.
-    fn layers(
-        &self,
-        world: &World,
-        images: &[Option<Image>],
-        outcome: &mut Outcome,
-    ) -> Result<Vec<Failure>, Error> {
-        let mut seen: FxHashMap<Digest, usize> = FxHashMap::default();
-        let mut distinct: Vec<Distinct> = Vec::new();
-        for (target, image) in images.iter().enumerate() {
-            let Some(image) = image else { continue };
-            for layer in image.layers.iter().filter(|layer| layer.unreadable.is_none()) {
-                match seen.entry(layer.digest) {
-                    std::collections::hash_map::Entry::Vacant(entry) => {
-                        entry.insert(distinct.len());
-                        distinct.push(Distinct { layer: layer.clone(), target });
-                    }
-                    // Some configs do not tell their diff_ids; others of the same layer may.
-                    std::collections::hash_map::Entry::Occupied(entry) => {
-                        let known = &mut distinct[*entry.get()].layer.diff_id;
-                        *known = known.or(layer.diff_id);
-                    }
-                }
-            }
-        }
-        distinct.sort_by(|a, b| b.layer.size.cmp(&a.layer.size).then(a.layer.digest.cmp(&b.layer.digest)));
-        // Rank 0 says which are missing: file systems may show ranks different states.
-        let mut plan = Vec::new();
-        if world.is_root() {
-            let store = Store::open(self.layers)?;
-            plan.extend_from_slice(&store.next_attempt().to_le_bytes());
-            plan.extend(distinct.iter().map(|d| u8::from(store.has(&d.layer.digest, self.wanted()))));
-        }
-        world.broadcast(&mut plan);
-        let attempt = plan.get(..4).map_or(0, |n| u32::from_le_bytes([n[0], n[1], n[2], n[3]]));
-        let missing: Vec<&Distinct> = distinct
-            .iter()
-            .zip(plan.iter().skip(4))
-            .filter(|(_, known)| **known == 0)
-            .map(|(d, _)| d)
-            .collect();
-        outcome.layers = distinct.len() as u64;
-        outcome.found = (distinct.len() - missing.len()) as u64;
-        if !self.read_layers {
-            return Ok(Vec::new());
-        }
-
-        let identity = self.universe.identity();
-        let total: u64 = missing.iter().map(|d| d.layer.size).sum();
-        let done = AtomicU64::new(0);
-        let (beat, rank) = (world.heartbeat(), world.rank());
-        let workers = Workers { ranks: self.readers, threads: self.threads };
-        let helped = workers.spare_threads(missing.len());
-        let read = |i: usize| {
-            let Distinct { layer, target } = missing[i];
-            let image = images[*target].as_ref().ok_or("its image is not there")?;
-            let name = &self.targets[*target];
-            let (source, _) = (self.open)(name).map_err(|e| e.beside(name))?;
-            let tick = |bytes: u64| {
-                let done = done.fetch_add(bytes, Ordering::Relaxed) + bytes;
-                beat();
-                (self.progress)(Round::Layers, done.min(total), total);
-            };
-            let open = |part| {
-                let reader = source.open_layer(image, layer, part).map_err(|e| e.beside(name))?;
-                Ok::<_, String>(Watched { reader, stop: self.stop, tick })
-            };
-            tracing::debug!(rank, layer = %layer.digest, "reads");
-            if let Some(toc) = layer.toc.as_ref().filter(|_| self.toc) {
-                let open = &mut |part| Ok(Box::new(open(Some(part))?) as Box<dyn Read + Send + '_>);
-                match toc.read(open, layer, self.universe, &identity, &self.limits) {
-                    Ok(found) => return Ok(found),
-                    // Whatever is wrong with it, the layer itself can be checked.
-                    Err(e) => tracing::warn!(layer = %layer.digest, "{e}; the whole layer is read"),
-                }
-            }
-            let record = read_layer(open(None)?, layer, self.universe, &identity, &self.limits, helped);
-            std::thread::sleep(self.pause);
-            record.map(|record| (record, layer.size)).map_err(|e| e.to_string())
-        };
-        let mut writer = StoreWriter::new(self.layers, world.rank(), attempt);
-        let mut failures = Vec::new();
-        let mut numbers = [0u64; 2];
-        let mut keep = |i: usize, read: Result<(LayerRecord, u64), String>| {
-            match read {
-                Ok((record, bytes)) => {
-                    writer.append(&record)?;
-                    numbers[0] += 1;
-                    numbers[1] += bytes;
-                }
-                Err(_) if self.stop.load(Ordering::Relaxed) => (),
-                Err(reason) => failures.push(Failure {
-                    image: self.targets[missing[i].target].clone(),
-                    layer: Some(missing[i].layer.digest.to_string()),
-                    reason,
-                }),
-            }
-            Ok(())
-        };
-        deal(world, self.stop, missing.len(), workers, &read, &mut keep)?;
-        writer.close()?;
-        world.sum_u64(&mut numbers);
-        [outcome.read, outcome.bytes] = numbers;
-        world.barrier();
-        Ok(failures)
-    }
-}
-
-/// Says that bytes came, and ends the stream when the run is to end.
-struct Watched<'a, R, F> {
-    reader: R,
-    stop: &'a AtomicBool,
-    tick: F,
-}
-
-impl<R: Read, F: Fn(u64)> Read for Watched<'_, R, F> {
-    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(std::io::Error::other("stopped"));
-        }
-        let read = self.reader.read(into)?;
-        (self.tick)(read as u64);
-        Ok(read)
+        Ok((self.journaled(world, &directory)?, failures))
     }
 }

@@ -17,7 +17,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"STRATL02";
-const HEAD: u64 = 4 + 8;
+const FRAME: u64 = 4 + 8;
 
 /// The store cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +39,17 @@ struct Place {
     file: u32,
     offset: u64,
     length: u64,
-    toc_only: bool,
+    /// What reading the layer to its end proved; `None` if only its table of contents was read.
+    proof: Option<Proof>,
+}
+
+/// What was found of a layer that was read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proof {
+    /// Digest of the uncompressed archive.
+    pub diff_id: Digest,
+    /// Bytes as stored.
+    pub stored_bytes: u64,
 }
 
 /// Which records will do.
@@ -102,25 +112,26 @@ impl Store {
         }
         let mut offset = MAGIC.len() as u64;
         let mut payload = Vec::new();
-        while length - offset >= HEAD {
-            let mut head = [0; HEAD as usize];
+        while length - offset >= FRAME {
+            let mut head = [0; FRAME as usize];
             reader.read_exact(&mut head).map_err(|e| failed(path, e))?;
             let mut cursor = Cursor(&head);
             let (crc, bytes) = (cursor.u32().unwrap_or(0), cursor.u64().unwrap_or(0));
-            offset += HEAD;
+            offset += FRAME;
             if bytes > length - offset {
                 break;
             }
             payload.resize(bytes as usize, 0);
             reader.read_exact(&mut payload).map_err(|e| failed(path, e))?;
             let mut cursor = Cursor(&payload);
-            let head = cursor.digest().zip(cursor.byte());
-            let Some((digest, toc_only)) = head.filter(|_| crc32fast::hash(&payload) == crc) else {
+            let Some(head) = Head::decode(&mut cursor).filter(|_| crc32fast::hash(&payload) == crc) else {
                 break;
             };
-            let place = Place { file: index as u32, offset, length: bytes, toc_only: toc_only != 0 };
-            let known = self.places.entry(digest).or_insert(place);
-            if known.toc_only && !place.toc_only {
+            let proof = Proof { diff_id: head.diff_id, stored_bytes: head.stored_bytes };
+            let proof = (!head.toc_only).then_some(proof);
+            let place = Place { file: index as u32, offset, length: bytes, proof };
+            let known = self.places.entry(head.digest).or_insert(place);
+            if known.proof.is_none() {
                 *known = place;
             }
             offset += bytes;
@@ -140,7 +151,12 @@ impl Store {
 
     /// True if there is a record of this layer that will do.
     pub fn has(&self, digest: &Digest, wanted: Wanted) -> bool {
-        self.places.get(digest).is_some_and(|place| wanted == Wanted::Any || !place.toc_only)
+        self.places.get(digest).is_some_and(|place| wanted == Wanted::Any || place.proof.is_some())
+    }
+
+    /// What is proved of a layer, if it was read to its end.
+    pub fn proof(&self, digest: &Digest) -> Option<Proof> {
+        self.places.get(digest)?.proof
     }
 
     /// The attempt number that the next campaign uses.
@@ -188,7 +204,7 @@ impl StoreWriter {
     /// [`Error`], for instance on a full disk.
     pub fn append(&mut self, record: &LayerRecord) -> Result<(), Error> {
         let payload = encode(record);
-        let mut bytes = Vec::with_capacity(payload.len() + HEAD as usize);
+        let mut bytes = Vec::with_capacity(payload.len() + FRAME as usize);
         bytes.extend_from_slice(&crc32fast::hash(&payload).to_le_bytes());
         bytes.extend_from_slice(&(payload.len() as u64).to_le_bytes());
         bytes.extend_from_slice(&payload);
@@ -251,12 +267,32 @@ fn encode(record: &LayerRecord) -> Vec<u8> {
     out
 }
 
+/// The begin of a payload: what is known without the rest.
+struct Head {
+    digest: Digest,
+    toc_only: bool,
+    diff_id: Digest,
+    universe: [u8; 32],
+    stored_bytes: u64,
+}
+
+impl Head {
+    fn decode(cursor: &mut Cursor<'_>) -> Option<Self> {
+        Some(Self {
+            digest: cursor.digest()?,
+            toc_only: cursor.byte()? != 0,
+            diff_id: cursor.digest()?,
+            universe: cursor.digest()?.0,
+            stored_bytes: cursor.u64()?,
+        })
+    }
+}
+
 /// Reads what [`encode`] wrote; `None` for anything else.
 fn decode(payload: &[u8]) -> Option<LayerRecord> {
     let mut cursor = Cursor(payload);
-    let (digest, toc_only) = (cursor.digest()?, cursor.byte()? != 0);
-    let (diff_id, universe) = (cursor.digest()?, cursor.digest()?.0);
-    let (stored_bytes, archive_bytes) = (cursor.u64()?, cursor.u64()?);
+    let Head { digest, toc_only, diff_id, universe, stored_bytes } = Head::decode(&mut cursor)?;
+    let archive_bytes = cursor.u64()?;
     let mut counts = [0; 7];
     for count in &mut counts {
         *count = cursor.u64()?;

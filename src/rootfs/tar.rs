@@ -56,6 +56,9 @@ pub struct Members<R> {
 #[derive(Debug, Default, Clone)]
 struct Extension {
     path: Option<Vec<u8>>,
+    /// The real name of a sparse file: `path` and the header hold a made-up one, for readers that do
+    /// not know such files (GNU tar manual, "Storing Sparse Files").
+    sparse: Option<Vec<u8>>,
     target: Option<Vec<u8>>,
     size: Option<u64>,
 }
@@ -91,8 +94,8 @@ impl<R: Read> Members<R> {
                 b'g' => {
                     let mut global = self.global.clone();
                     self.pax(size, &mut global)?;
-                    // A length that all members share would make no sense.
-                    global.size = None;
+                    // A length or a real name that all members share would make no sense.
+                    (global.size, global.sparse) = (None, None);
                     self.global = global.clone();
                     extension = global;
                 }
@@ -113,7 +116,7 @@ impl<R: Read> Members<R> {
     ) -> Result<bool, Error> {
         let size = extension.size.unwrap_or(size);
         member.path.clear();
-        match extension.path {
+        match extension.sparse.or(extension.path) {
             Some(path) => member.path = path,
             None => header_path(header, &mut member.path),
         }
@@ -246,7 +249,8 @@ impl<R: Read> Members<R> {
             // An empty value takes back what a global header said.
             let text = (!value.is_empty()).then(|| value.to_vec());
             match key {
-                b"path" | b"GNU.sparse.name" => extension.path = text,
+                b"path" => extension.path = text,
+                b"GNU.sparse.name" => extension.sparse = text,
                 b"linkpath" => extension.target = text,
                 b"size" if !value.is_empty() => {
                     let size = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok());
@@ -447,6 +451,19 @@ mod tests {
         assert_eq!((&found[0].path, found[0].size), (&name, 513));
         assert_eq!((found[1].kind, found[1].path.as_slice()), (b'5', b"old/".as_slice()));
         assert_eq!(found[2].kind, b'0');
+    }
+
+    #[test]
+    fn sparse_files_have_their_real_names() {
+        let made_up = ("path", b"GNUSparseFile.7/caf\xc3\xa9".as_slice());
+        let real = ("GNU.sparse.name", b"caf\xc3\xa9".as_slice());
+        for records in [[made_up, real], [real, made_up]] {
+            let mut bytes = with_content(b'x', pax(&records));
+            bytes.extend(block(b"GNUSparseFile.7/caf", b'0', 0));
+            bytes.extend(block(b"next", b'0', 0));
+            let found = members(&bytes).unwrap();
+            assert_eq!([&found[0].path, &found[1].path], ["caf\u{e9}".as_bytes(), b"next"]);
+        }
     }
 
     #[test]

@@ -37,6 +37,31 @@ pub fn empty_files(directory: &Path, images: &BTreeMap<String, Vec<Paths>>) {
     std::fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).expect("a file");
 }
 
+/// Changes the config of a layout's first image, and manifest and index with it.
+pub fn rewrite_config(directory: &Path, change: impl FnOnce(&mut serde_json::Value)) {
+    let blobs = directory.join("blobs");
+    let read = |file: &Path| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(file).expect("a file")).expect("JSON")
+    };
+    let blob = |descriptor: &serde_json::Value| {
+        read(&blobs.join(descriptor["digest"].as_str().expect("a digest").replace(':', "/")))
+    };
+    let put = |descriptor: &mut serde_json::Value, document: &serde_json::Value| {
+        let bytes = document.to_string();
+        let digest = Digest::of(bytes.as_bytes());
+        std::fs::write(blobs.join("sha256").join(digest.hex()), &bytes).expect("a file");
+        descriptor["digest"] = digest.to_string().into();
+        descriptor["size"] = bytes.len().into();
+    };
+    let mut index = read(&directory.join("index.json"));
+    let mut manifest = blob(&index["manifests"][0]);
+    let mut config = blob(&manifest["config"]);
+    change(&mut config);
+    put(&mut manifest["config"], &config);
+    put(&mut index["manifests"][0], &manifest);
+    std::fs::write(directory.join("index.json"), index.to_string()).expect("a file");
+}
+
 fn archive(paths: &Paths) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for path in paths {

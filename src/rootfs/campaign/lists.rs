@@ -24,10 +24,10 @@ impl Campaign<'_> {
         &self,
         world: &World,
         images: &[Option<Image>],
+        store: &Store,
         directory: &Path,
     ) -> Result<(), Error> {
         std::fs::create_dir_all(directory).map_err(at(directory))?;
-        let store = Store::open(self.layers)?;
         let chains = images.iter().enumerate().filter_map(|(i, image)| Some((i, chain_of(image.as_ref()?))));
         let known = |digest: &Digest| store.has(digest, self.wanted());
         let todo: Vec<_> = chains.filter(|(_, chain)| chain.iter().all(known)).collect();

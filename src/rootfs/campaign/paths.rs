@@ -24,10 +24,10 @@ impl Campaign<'_> {
         &self,
         world: &World,
         images: &[Option<Image>],
+        store: &Store,
         failures: &[Failure],
         outcome: &mut Outcome,
     ) -> Result<(), Error> {
-        let store = Store::open(self.layers)?;
         // Images of equal layers have equal paths; neighbours in this order share lower layers.
         let mut chains: BTreeMap<Vec<Digest>, u32> = BTreeMap::new();
         for image in images.iter().flatten() {
@@ -49,7 +49,7 @@ impl Campaign<'_> {
             cache.shrink();
             let mut layers = Vec::with_capacity(list[i].len());
             for digest in list[i] {
-                layers.push(cache.record(&store, digest, self.universe, &identity)?);
+                layers.push(cache.record(store, digest, self.universe, &identity)?);
             }
             let folded = fold(self.universe, &layers, &mut |layer| cache.names(layer));
             folded.map(|folded| folded.paths).map_err(|e| e.to_string())

@@ -4,6 +4,8 @@
 use super::layout::{Files, Layout, open_part, read};
 use super::manifest::{self, damaged};
 use super::{Error, Image, Layer, PlatformChoice, Result, Source, Stream};
+use crate::rootfs::Digest;
+use crate::rootfs::layer::Hashing;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
@@ -66,7 +68,8 @@ impl Source for Archive {
     }
 }
 
-/// An archive of the old form. It keeps layers uncompressed, so a layer's digest is its diff_id.
+/// An archive of the old form. Docker keeps layers uncompressed, so a layer's digest is its diff_id;
+/// crane and kaniko keep them as a registry has them, and their digests are found by reading them.
 pub struct PlainArchive {
     files: TarFiles,
     images: Vec<Saved>,
@@ -111,16 +114,31 @@ impl PlainArchive {
             return Err(damaged(place, format!("{} has {layers} layers but {ids} diff_ids", saved.name())));
         }
         for (diff_id, name) in image.diff_ids.iter().zip(&saved.layers) {
+            let digest = self.digest_if_compressed(name)?;
+            let suffix = if digest.is_some() { ".gzip" } else { "" };
             image.layers.push(Layer {
-                digest: *diff_id,
+                digest: digest.unwrap_or(*diff_id),
                 size: self.files.find(name)?.length,
-                media_type: "application/vnd.docker.image.rootfs.diff.tar".into(),
+                media_type: format!("application/vnd.docker.image.rootfs.diff.tar{suffix}"),
                 diff_id: Some(*diff_id),
                 unreadable: None,
                 toc: None,
             });
         }
         Ok(image)
+    }
+
+    /// The digest of a layer's stored bytes, `None` for an archive that is not compressed.
+    fn digest_if_compressed(&self, name: &str) -> Result<Option<Digest>> {
+        let io = |error| Error::Io { place: format!("{}: {name}", self.files.place), error };
+        let mut begin = Vec::new();
+        self.files.open(name, 0)?.take(4).read_to_end(&mut begin).map_err(io)?;
+        if !is_compressed(&begin) {
+            return Ok(None);
+        }
+        let mut stored = Hashing::new(self.files.open(name, 0)?, u64::MAX);
+        std::io::copy(&mut stored, &mut std::io::sink()).map_err(io)?;
+        Ok(Some(stored.digest()))
     }
 
     fn open_layer(&self, image: &Image, layer: &Layer, part: Option<Range<u64>>) -> Result<Stream> {
@@ -155,9 +173,9 @@ impl TarFiles {
             _ => Error::Io { place: place.clone(), error },
         };
         let mut file = std::fs::File::open(path).map_err(io)?;
-        let mut magic = [0; 4];
-        let n = file.read(&mut magic).map_err(io)?;
-        if magic[..n].starts_with(&[0x1f, 0x8b]) || magic[..n] == [0x28, 0xb5, 0x2f, 0xfd] {
+        let mut magic = Vec::new();
+        file.by_ref().take(4).read_to_end(&mut magic).map_err(io)?;
+        if is_compressed(&magic) {
             return Err(damaged(
                 &place,
                 "is compressed, but layers are read by position; decompress it first".into(),
@@ -190,6 +208,11 @@ impl TarFiles {
         }
         Err(Error::Missing { place: self.place.clone(), what: name.to_owned() })
     }
+}
+
+/// True for the first bytes of gzip and zstd.
+fn is_compressed(begin: &[u8]) -> bool {
+    begin.starts_with(&[0x1f, 0x8b]) || begin.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
 }
 
 /// A link's target, relative to the directory of `name`, as a name in the archive.
@@ -226,7 +249,6 @@ impl Files for TarFiles {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rootfs::Digest;
     use serde_json::json;
 
     fn archive(files: &[(&str, &[u8])], links: &[(&str, &str)]) -> tempfile::NamedTempFile {
@@ -278,6 +300,32 @@ mod tests {
         }
         let error = archive.image("lab/tool:2", &PlatformChoice::default()).unwrap_err().to_string();
         assert!(error.contains("there are: lab/tool:1"), "{error}");
+    }
+
+    #[test]
+    fn compressed_layers_have_the_digests_of_their_stored_bytes() {
+        let (one, two) = (b"the first layer".as_slice(), b"the second".as_slice());
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut gzip, one).unwrap();
+        let packed = gzip.finish().unwrap();
+        let ids = [one, two].map(|l| Digest::of(l).to_string());
+        let config = json!({"os": "linux", "rootfs": {"diff_ids": ids}}).to_string();
+        let manifest = json!([{"Config": "c.json", "RepoTags": [], "Layers": ["1.tar.gz", "2.tar"]}]);
+        let manifest = manifest.to_string();
+        let files = [
+            ("1.tar.gz", packed.as_slice()),
+            ("2.tar", two),
+            ("c.json", config.as_bytes()),
+            ("manifest.json", manifest.as_bytes()),
+        ];
+        let file = archive(&files, &[]);
+        let image = Archive::open(file.path()).unwrap().image("", &PlatformChoice::default()).unwrap();
+        let found: Vec<_> = image.layers.iter().map(|l| (l.digest, l.size, l.diff_id)).collect();
+        let expected = [
+            (Digest::of(&packed), packed.len() as u64, Some(Digest::of(one))),
+            (Digest::of(two), 10, Some(Digest::of(two))),
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

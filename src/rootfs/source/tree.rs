@@ -5,8 +5,7 @@
 //! types and link targets.
 
 use super::{Error, Image, Layer, PlatformChoice, Result, Source, Stream};
-use crate::rootfs::Digest;
-use sha2::{Digest as _, Sha256};
+use crate::rootfs::layer::Hashing;
 use std::ffi::OsString;
 use std::io::Read;
 use std::ops::Range;
@@ -34,21 +33,10 @@ impl Tree {
 
 impl Source for Tree {
     fn image(&self, reference: &str, _: &PlatformChoice) -> Result<Image> {
-        let mut sha = Sha256::new();
-        let mut walk = Walk::begin(&self.root);
-        let mut size = 0;
-        let mut buffer = vec![0; 1 << 16];
-        loop {
-            let read = walk
-                .read(&mut buffer)
-                .map_err(|error| Error::Io { place: self.root.display().to_string(), error })?;
-            if read == 0 {
-                break;
-            }
-            size += read as u64;
-            sha.update(&buffer[..read]);
-        }
-        let digest = Digest(sha.finalize().into());
+        let mut walk = Hashing::new(Walk::begin(&self.root), u64::MAX);
+        let size = std::io::copy(&mut walk, &mut std::io::sink())
+            .map_err(|error| Error::Io { place: self.root.display().to_string(), error })?;
+        let digest = walk.digest();
         let layer = Layer {
             digest,
             size,
