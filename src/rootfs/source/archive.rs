@@ -99,8 +99,14 @@ impl PlainArchive {
                 _ => Err(missing(format!("a lone image (name one of {})", names()))),
             };
         }
+        // Skopeo writes the names that docker leaves short in full.
+        let full = [
+            reference.to_owned(),
+            format!("docker.io/{reference}"),
+            format!("docker.io/library/{reference}"),
+        ];
         let has =
-            |i: &&Saved| i.config == reference || i.repo_tags.iter().flatten().any(|tag| tag == reference);
+            |i: &&Saved| i.config == reference || i.repo_tags.iter().flatten().any(|tag| full.contains(tag));
         self.images.iter().find(has).ok_or_else(|| missing(format!("{reference} (there are: {})", names())))
     }
 
@@ -310,7 +316,8 @@ mod tests {
         let packed = gzip.finish().unwrap();
         let ids = [one, two].map(|l| Digest::of(l).to_string());
         let config = json!({"os": "linux", "rootfs": {"diff_ids": ids}}).to_string();
-        let manifest = json!([{"Config": "c.json", "RepoTags": [], "Layers": ["1.tar.gz", "2.tar"]}]);
+        let tags = ["docker.io/lab/tool:1", "docker.io/library/tool:1"];
+        let manifest = json!([{"Config": "c.json", "RepoTags": tags, "Layers": ["1.tar.gz", "2.tar"]}]);
         let manifest = manifest.to_string();
         let files = [
             ("1.tar.gz", packed.as_slice()),
@@ -319,13 +326,18 @@ mod tests {
             ("manifest.json", manifest.as_bytes()),
         ];
         let file = archive(&files, &[]);
-        let image = Archive::open(file.path()).unwrap().image("", &PlatformChoice::default()).unwrap();
+        let archive = Archive::open(file.path()).unwrap();
+        let image = archive.image("", &PlatformChoice::default()).unwrap();
         let found: Vec<_> = image.layers.iter().map(|l| (l.digest, l.size, l.diff_id)).collect();
         let expected = [
             (Digest::of(&packed), packed.len() as u64, Some(Digest::of(one))),
             (Digest::of(two), 10, Some(Digest::of(two))),
         ];
         assert_eq!(found, expected);
+        for short in ["lab/tool:1", "tool:1", tags[0]] {
+            assert_eq!(archive.image(short, &PlatformChoice::default()).unwrap().layers, image.layers);
+        }
+        assert!(archive.image("library/other:1", &PlatformChoice::default()).is_err());
     }
 
     #[test]
