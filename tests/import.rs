@@ -228,6 +228,78 @@ fn a_broken_archive_gives_what_came_before() {
     }
 }
 
+/// What is not read is told: archives behind the first one, links, directories behind links.
+#[test]
+fn nothing_is_passed_over_in_silence() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let pieces = ["one", "two"].map(|name| {
+        put(&at(name), name, GOOD.replace("TAG", name).as_bytes());
+        tar(&at(name))
+    });
+    let joined = pieces.concat();
+    let packed = [
+        ("joined.tar", joined.clone()),
+        ("joined.tar.gz", [gzip(&pieces[0]), gzip(&pieces[1])].concat()),
+        ("joined.tar.zst", [zst(&pieces[0]), zst(&pieces[1])].concat()),
+    ];
+    for (name, bytes) in packed {
+        std::fs::write(at(name), bytes).unwrap();
+        let (code, text, _) = import(&at(name), 1);
+        assert!(code == 3 && text.contains("another archive follows"), "{name}: {code} {text}");
+    }
+    // GNU tar pads with zeros, to whole records.
+    std::fs::write(at("padded.tar"), [pieces[0].clone(), vec![0; 10_240]].concat()).unwrap();
+    assert_eq!(import(&at("padded.tar"), 1).0, 0);
+    // A second name of a file is a link in an archive.
+    let (file, other) = ("registry/two/manifests-config-layers.json", at("two/registry/again"));
+    std::fs::create_dir(&other).unwrap();
+    std::fs::hard_link(at("two").join(file), other.join("manifests-config-layers.json")).unwrap();
+    sh_tar(&at("two"), &at("links.tar"));
+    let (code, text, _) = import(&at("links.tar"), 1);
+    assert!(code == 3 && text.contains("is a link to another member"), "{code} {text}");
+    std::os::unix::fs::symlink("two", at("two/registry/linked")).unwrap();
+    let (code, text, _) = import(&at("two"), 1);
+    assert!(code == 3 && text.contains("is a link to a directory"), "{code} {text}");
+    // A registry of two hosts: two repositories.
+    for host in ["quay.io", "ghcr.io"] {
+        put(&at("hosts").join(host), "foo", GOOD.as_bytes());
+    }
+    sh_tar(&at("hosts"), &at("hosts.tar"));
+    let (code, _, output) = import(&at("hosts.tar"), 1);
+    assert_eq!((code, Corpus::load(&output).unwrap().repositories.len()), (0, 2));
+}
+
+fn sh_tar(directory: &Path, archive: &Path) {
+    let mut command = std::process::Command::new("tar");
+    assert!(command.arg("-cf").arg(archive).arg("-C").arg(directory).arg(".").status().unwrap().success());
+}
+
+#[test]
+fn what_is_read_is_not_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let crawl = crawl(&dir.path().join("crawl"));
+    let archive = dir.path().join("x.tar");
+    std::fs::write(&archive, tar(&crawl)).unwrap();
+    let corpus = import(&archive, 1).2;
+    let link = dir.path().join("link.h5");
+    std::os::unix::fs::symlink(&corpus, &link).unwrap();
+    let before = [&archive, &corpus].map(|path| std::fs::read(path).unwrap());
+    let commands: [(&str, &Path, &str, &Path); 5] = [
+        ("import", &archive, "-o", &archive),
+        ("stats", &corpus, "--json", &corpus),
+        ("export", &corpus, "--csv", &link),
+        ("tokenize", &corpus, "-o", &link),
+        ("tokenize", &link, "--json", &corpus),
+    ];
+    for (command, input, option, output) in commands {
+        let mut command_ = stratigraph(1);
+        command_.current_dir(dir.path()).arg(command).arg(input).arg(option).arg(output);
+        refused(&mut command_, 4, "would be written over");
+    }
+    assert!([&archive, &corpus].map(|path| std::fs::read(path).unwrap()) == before);
+}
+
 #[test]
 fn sources_that_are_none_are_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -339,6 +339,27 @@ fn odd_dockerfiles_are_read_and_told() {
     assert_eq!(covered(&list).0, 0);
     let coverage = read_json(&at("tokens.json"))["practices"]["coverage"].take();
     assert_eq!(coverage, serde_json::json!({"projects": 2, "with_dockerfile": 1, "not_listed": 0}));
+    // Hosts are other projects; groups may lie within groups.
+    std::fs::write(&list, "github/u/r\ngitlab/u/r\ngitlab/u/r/s\ngitlab/u/r/s\n").unwrap();
+    assert_eq!(covered(&list).0, 0);
+    let coverage = read_json(&at("tokens.json"))["practices"]["coverage"].take();
+    assert_eq!(coverage, serde_json::json!({"projects": 3, "with_dockerfile": 1, "not_listed": 0}));
+    // The name of the crawl may stand before, as the directory that is given may be the crawl.
+    let nested = at("nested.tar");
+    let mut packed = Command::new("tar");
+    packed.arg("-cf").arg(&nested).arg("-C").arg(directory.path());
+    packed.args(["--transform=s,^,crawl/,", "dockerfiles"]);
+    assert!(packed.status().expect("tar").success());
+    let ((code, ..), same) = tokenize(stratigraph(1), &nested);
+    assert_eq!((code, same), (0, text.clone()));
+    // A pipe is no file: nobody writes into it.
+    let pipe = root.join("rseng/u/r/sub/Dockerfile");
+    std::fs::create_dir_all(pipe.parent().unwrap()).unwrap();
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+    let ((code, out, err), _) = tokenize(stratigraph(1), &root);
+    assert!(code == 3 && out.contains("lost: files that cannot be read: 1"), "{code} {out}{err}");
+    std::fs::remove_file(&pipe).unwrap();
+    assert_eq!(tokenize(stratigraph(1), &root).0.0, 0);
     std::fs::write(&list, "github/u/r\nnothing\n").unwrap();
     let (code, _, err) = covered(&list);
     assert!(code == 4 && err.contains("list: line 2 names no project"), "{code} {err}");

@@ -5,6 +5,7 @@ use crate::pairs::Error;
 use anyhow::Context as _;
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,28 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[must_use]
 pub struct Claim {
     _file: Option<File>,
+}
+
+/// Refuses on rank 0 to write over what is read. A file of two names counts as one.
+///
+/// # Errors
+/// [`Error::Refused`].
+pub fn keep_apart<'p>(
+    context: &Context,
+    input: &Path,
+    outputs: impl IntoIterator<Item = &'p std::path::PathBuf>,
+) -> Result<(), Error> {
+    let identity = |path: &Path| {
+        std::fs::metadata(path).ok().filter(|about| about.is_file()).map(|a| (a.dev(), a.ino()))
+    };
+    let Some(read) = identity(input).filter(|_| context.world.is_root()) else { return Ok(()) };
+    match outputs.into_iter().find(|output| identity(output) == Some(read)) {
+        Some(output) => Err(Error::Refused(format!(
+            "{}: is what is read, and would be written over; name another file",
+            output.display()
+        ))),
+        None => Ok(()),
+    }
 }
 
 impl Claim {

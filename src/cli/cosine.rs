@@ -374,7 +374,6 @@ fn tell_and_check_needs(
     );
     let share = limits::memory() / 10 * 8 / context.world.node_size() as u64;
     let memory = args.memory.unwrap_or(share);
-    std::fs::create_dir_all(&args.output).with_context(|| args.output.display().to_string())?;
     let disk = limits::disk(&args.output);
     let pairs = if prepared.options.min.is_some() {
         format!(", about {} pairs to list", show::count(needs.listed))

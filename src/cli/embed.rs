@@ -1,5 +1,6 @@
 //! `stratigraph embed`.
 
+use super::claim::keep_apart;
 use super::{Code, Context, limits, show};
 use crate::embed::train::{Ended, State, Trainer};
 use crate::embed::vectors::{self, DocumentRows, Origin, WordRows, normalise};
@@ -259,6 +260,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     let world = &context.world;
     let mut steps = show::Steps::begin();
     let options = args.given.options(world.size())?;
+    keep_apart(context, &args.documents, [&args.output])?;
     let documents = Documents::load(&args.documents)?;
     let documents_id = documents.id();
     steps.mark("read");

@@ -1,6 +1,7 @@
 //! `stratigraph export`.
 
 use super::choice::Choice;
+use super::claim::keep_apart;
 use super::{Code, Context, show};
 use crate::corpus::{Corpus, Rows};
 use crate::report::replace_file;
@@ -32,6 +33,7 @@ pub struct Args {
 
 /// Runs the command; rank 0 does the work.
 pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
+    keep_apart(context, &args.corpus, args.csv.iter().chain(&args.sqlite))?;
     if context.world.is_root() {
         let mut steps = show::Steps::begin();
         let corpus = Corpus::load(&args.corpus)?;

@@ -1,5 +1,6 @@
 //! `stratigraph import`.
 
+use super::claim::keep_apart;
 use super::show::{self, Progress, Steps};
 use super::{Code, Context};
 use crate::corpus::{self, Corpus, Oddities, Oddity};
@@ -33,6 +34,7 @@ impl Args {
 
 /// Runs the command.
 pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
+    keep_apart(context, &args.source, [&args.output])?;
     let mut steps = Steps::begin();
     let progress = Progress::begin(context, "import", 0, "bytes");
     let imported = corpus::import(&args.source, &context.world, &|done, total| {

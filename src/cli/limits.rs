@@ -56,6 +56,10 @@ pub fn held() -> Held {
 /// Free bytes on the file system that holds `path`, for this user.
 pub fn disk(path: &Path) -> u64 {
     use std::os::unix::ffi::OsStrExt;
+    // What is not there yet will be on the disk of what is.
+    let is_there = |path: &&Path| path.as_os_str().is_empty() || path.exists();
+    let path = path.ancestors().find(is_there).filter(|path| !path.as_os_str().is_empty());
+    let path = path.unwrap_or(Path::new("."));
     let Ok(name) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return u64::MAX };
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: `name` is a NUL-terminated string and `stat` a writable structure of the right type;

@@ -1,5 +1,6 @@
 //! `stratigraph stats`.
 
+use super::claim::keep_apart;
 use super::{Code, Context, show};
 use crate::corpus::{Corpus, PublishedTable, is_published_table};
 use crate::report;
@@ -32,6 +33,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
 
 /// Counts and writes; rank 0 does the work and has the outcome.
 pub fn count(args: &Args, context: &Context) -> anyhow::Result<Option<Stats>> {
+    keep_apart(context, &args.corpus, &args.json)?;
     let mut counted = None;
     if context.world.is_root() {
         let mut steps = show::Steps::begin();

@@ -1,5 +1,6 @@
 //! `stratigraph tokenize`.
 
+use super::claim::keep_apart;
 use super::show::{self, Progress, Steps};
 use super::{Code, Context, defaults, import};
 use crate::corpus::Corpus;
@@ -121,6 +122,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
 
 /// Makes the documents and writes them. Collective.
 pub fn make(args: &Args, context: &Context) -> anyhow::Result<Ended> {
+    keep_apart(context, &args.source, [&args.output].into_iter().chain(&args.json))?;
     let world = &context.world;
     let mut steps = Steps::begin();
     let made = {

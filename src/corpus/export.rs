@@ -68,7 +68,8 @@ impl<'a> Rows<'a> {
         let mut parts = self.corpus.platforms.get_or(platform, "").split(['/', ':']);
         let mut part = || parts.next().filter(|p| !p.is_empty()).unwrap_or("unknown").to_owned();
         let (os, architecture) = (part(), part());
-        let date = self.table.created(i).and_then(|created| created.split('T').next()).unwrap_or("");
+        let date =
+            self.table.created(i).and_then(|created| created.split(['T', 't', ' ']).next()).unwrap_or("");
         let created_at = if date.is_empty() { String::new() } else { format!("{date} 00:00:00") };
         let schema_version = self.corpus.manifests.schema_version[m];
         Head { full_uri: self.table.name(i), architecture, os, created_at, schema_version }

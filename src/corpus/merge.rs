@@ -260,8 +260,13 @@ fn fill_numbers(corpus: &mut Corpus, shards: &[Shard], read: &[At], lists: &List
     }
 }
 
+/// The largest stored size of an empty archive, in bytes: 1,024 if it is not compressed, 10,240 as GNU tar
+/// pads it.
+const LARGEST_EMPTY: u64 = 10_240;
+
 /// One per digest: 1 where it is known as an empty layer, is the empty diff_id itself (an
-/// uncompressed layer), or stands where the config of its image has the empty diff_id.
+/// uncompressed layer), or stands where the config of its image has the empty diff_id and is as small
+/// as an empty archive is: one wrong config shall not empty a layer of all images.
 fn empty_digests(corpus: &Corpus) -> Vec<u8> {
     let known = |d: &str| d == EMPTY_DIFF_ID || KNOWN_EMPTY_LAYERS.contains(&d);
     let mut empty: Vec<u8> = corpus.digests.iter().map(|d| u8::from(known(d))).collect();
@@ -275,7 +280,8 @@ fn empty_digests(corpus: &Corpus) -> Vec<u8> {
         let (layers, diff_ids) = (corpus.layers_of(m), corpus.diff_ids_of(config));
         if layers.len() == diff_ids.len() {
             for (layer, diff_id) in layers.zip(diff_ids) {
-                if corpus.config_diff_ids[diff_id] == empty_diff_id {
+                let small = corpus.layers.size[layer] <= LARGEST_EMPTY;
+                if small && corpus.config_diff_ids[diff_id] == empty_diff_id {
                     empty[corpus.layers.digest[layer] as usize] = 1;
                 }
             }

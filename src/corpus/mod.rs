@@ -31,6 +31,7 @@ pub use export::Rows;
 pub use import::{Imported, Progress, import};
 pub use oddity::{Example, Oddities, Oddity};
 pub use published::{PublishedTable, is_published_table};
+pub(crate) use source::{ANOTHER_ARCHIVE, is_followed_by_another};
 pub use synth::{LABEL_FILE, Label, Population, Recipe};
 pub use table::{Image, Table};
 
@@ -333,14 +334,14 @@ impl Corpus {
             .collect()
     }
 
-    /// All manifests with layers of schema version 2, also those that the study skips for a
-    /// missing `mediaType` or config, but without signature objects (cosign), whose "layers" are
+    /// All manifests with layers but those of schema version 1, also those that the study skips for a
+    /// missing `mediaType`, `schemaVersion` or config, but without signature objects (cosign), whose "layers" are
     /// no file system: the corrected reading of "image".
     pub fn corrected_images(&self) -> Vec<u32> {
         (0..self.manifest_count())
             .filter(|&m| {
                 let layers = self.layers_of(m);
-                !layers.is_empty() && self.manifests.schema_version[m] == 2 && !self.is_signature(m)
+                !layers.is_empty() && self.manifests.schema_version[m] != 1 && !self.is_signature(m)
             })
             .map(|m| m as u32)
             .collect()

@@ -125,7 +125,11 @@ impl Listing {
                     self.files.push((path, about.map_or(0, |about| about.len())));
                 }
             } else if !(path == LABEL_FILE.as_bytes() && self.synthetic_seed.is_some()) {
-                odd.push((Oddity::OtherFile, path, "the file's name".into()));
+                let to_directory = std::fs::metadata(entry.path()).is_ok_and(|about| about.is_dir());
+                odd.push(match to_directory && entry.file_type()?.is_symlink() {
+                    true => (Oddity::BadFile, path, "is a link to a directory, which is not followed".into()),
+                    false => (Oddity::OtherFile, path, "the file's name".into()),
+                });
             }
         }
         Ok(())
@@ -159,23 +163,38 @@ fn note(oddities: &mut Oddities, kind: Oddity, path: &[u8], field: String) {
     oddities.note(kind, || Example { kind, file, tag: String::new(), field });
 }
 
-/// Where a member belongs in the corpus: its path after the first component `registry`, if there
-/// is one and it is not itself a repository.
-pub(super) fn corpus_path(member: &[u8]) -> &[u8] {
+fn clean(member: &[u8]) -> &[u8] {
     let mut path = member;
     while let Some(rest) = path.strip_prefix(b"./").or_else(|| path.strip_prefix(b"/")) {
         path = rest;
     }
+    path
+}
+
+/// Where a member belongs in the corpus: its path after the prefix that the first member has.
+fn corpus_path<'m>(member: &'m [u8], prefix: &[u8]) -> &'m [u8] {
+    let path = clean(member);
+    path.strip_prefix(prefix).unwrap_or(path)
+}
+
+/// What stands before the names of repositories, from the first corpus file: all up to the first component
+/// `registry`, if there is one and it is not itself a repository. Others of that name are parts of names.
+fn crawl_prefix(member: &[u8]) -> &[u8] {
+    let path = clean(member);
     let mut start = 0;
     while let Some(length) = path[start..].iter().position(|b| *b == b'/') {
         let rest = &path[start + length + 1..];
         if &path[start..start + length] == b"registry" && rest != CORPUS_FILE.as_bytes() {
-            return rest;
+            return &path[..start + length + 1];
         }
         start += length + 1;
     }
-    path
+    b""
 }
+
+/// What is said of archives that were joined by their bytes.
+pub(crate) const ANOTHER_ARCHIVE: &str =
+    "another archive follows, which is not read; join archives with `tar --concatenate`";
 
 /// No label is larger than that, in bytes.
 const LARGEST_LABEL: u64 = 1 << 16;
@@ -220,6 +239,18 @@ fn is_tar_header(block: &[u8]) -> bool {
     let sum: u32 =
         block.iter().enumerate().map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) }).sum();
     stated == Some(sum) || block.iter().all(|b| *b == 0)
+}
+
+/// Reads what follows the end of a tar archive, which is padding; true if another archive follows.
+pub(crate) fn is_followed_by_another(mut rest: impl Read) -> std::io::Result<bool> {
+    let (mut block, mut another) = (Vec::with_capacity(512), false);
+    loop {
+        block.clear();
+        if rest.by_ref().take(512).read_to_end(&mut block)? == 0 {
+            return Ok(another);
+        }
+        another |= is_tar_header(&block) && block.iter().any(|b| *b != 0);
+    }
 }
 
 /// Counts and hashes what is read through it.
@@ -350,6 +381,7 @@ fn read_members(
     let mut archive = tar::Archive::new(Ending { inner: unpacked, ended: &ended });
     let mut last = "the beginning".to_owned();
     let mut content = Vec::new();
+    let mut prefix: Option<Vec<u8>> = None;
     let entries = match archive.entries() {
         Ok(entries) => entries,
         Err(e) => return Some((last, e.to_string())),
@@ -378,8 +410,14 @@ fn read_members(
                 Ok(n) if n < size => return Some((last, "ends in the middle of a member".into())),
                 Ok(_) => (),
             }
-            if is_corpus_file(&member) {
-                take(corpus_path(&member), &mut content);
+            let kind = entry.header().entry_type();
+            if is_corpus_file(&member) && (kind.is_symlink() || kind.is_hard_link()) {
+                let reason = "is a link to another member, which is not followed; write the archive with \
+                    `tar --dereference --hard-dereference`";
+                note(oddities, Oddity::BadFile, &member, reason.into());
+            } else if is_corpus_file(&member) {
+                let prefix = prefix.get_or_insert_with(|| crawl_prefix(&member).to_vec());
+                take(corpus_path(&member, prefix), &mut content);
             } else if may_be_label {
                 match Label::read(&content) {
                     Some(label) => *synthetic_seed = Some(label.seed),
@@ -392,10 +430,10 @@ fn read_members(
     if ended.get() {
         return Some((last, "the end marker is missing".into()));
     }
-    // The rest is padding; reading it lets the decompressor check its sums.
-    let mut rest = archive.into_inner();
-    match std::io::copy(&mut rest, &mut std::io::sink()) {
-        Ok(_) => None,
+    // Reading the rest also lets the decompressor check its sums.
+    match is_followed_by_another(BufReader::new(archive.into_inner())) {
+        Ok(false) => None,
+        Ok(true) => Some((last, ANOTHER_ARCHIVE.into())),
         Err(e) => Some((last, e.to_string())),
     }
 }
@@ -406,7 +444,10 @@ mod tests {
 
     #[test]
     fn members_are_placed_after_registry() {
-        let place = |member: &str| String::from_utf8(corpus_path(member.as_bytes()).to_vec()).unwrap();
+        let place = |member: &str| {
+            let prefix = crawl_prefix(member.as_bytes());
+            String::from_utf8(corpus_path(member.as_bytes(), prefix).to_vec()).unwrap()
+        };
         assert_eq!(place("registry/a/b/f"), "a/b/f");
         assert_eq!(place("./registry/a/f"), "a/f");
         assert_eq!(place("x/registry/a/registry/f"), "a/registry/f");
@@ -416,5 +457,10 @@ mod tests {
         let repository = format!("library/registry/{CORPUS_FILE}");
         assert_eq!(place(&repository), repository);
         assert_eq!(place(&format!("registry/{repository}")), repository);
+        // Two hosts have a `registry` each: not one repository.
+        assert_eq!(
+            corpus_path(b"ghcr.io/registry/a/f", crawl_prefix(b"quay.io/registry/a/f")),
+            b"ghcr.io/registry/a/f"
+        );
     }
 }

@@ -43,8 +43,8 @@ pub fn bytes(n: impl Into<u128>) -> String {
 pub fn duration(d: Duration) -> String {
     match d.as_secs_f64() {
         s if s < 1.0 => format!("{:.0} ms", s * 1e3),
-        s if s < 60.0 => format!("{s:.1} s"),
-        s => format!("{} min {:02.0} s", (s / 60.0) as u64, s % 60.0),
+        s if s < 59.95 => format!("{s:.1} s"),
+        s => format!("{} min {:02} s", s.round() as u64 / 60, s.round() as u64 % 60),
     }
 }
 
@@ -62,5 +62,7 @@ mod tests {
         assert_eq!(bytes(u64::MAX), "16.0 EiB");
         assert_eq!(duration(Duration::from_millis(12)), "12 ms");
         assert_eq!(duration(Duration::from_secs(125)), "2 min 05 s");
+        assert_eq!(duration(Duration::from_millis(59_990)), "1 min 00 s");
+        assert_eq!(duration(Duration::from_millis(119_700)), "2 min 00 s");
     }
 }

@@ -76,12 +76,14 @@ fn shared_layers(all: &[(u32, u64)], full: &[(u32, u64)]) -> String {
     };
     let (all, full) = (sums(all), sums(full));
     let mut t = table(&["layers that a pair shares", "pairs", "without empty layers"]);
-    for (class, n) in &all {
+    let classes: std::collections::BTreeSet<u32> = all.keys().chain(full.keys()).copied().collect();
+    let of = |sums: &BTreeMap<u32, u64>, class| count(sums.get(&class).copied().unwrap_or(0));
+    for class in classes {
         let name = match class {
             0..3 => class.to_string(),
             _ => format!("{} - {}", (1u64 << (class - 3)) * 2 + 1, 1u64 << (class - 1)),
         };
-        t.add_row([name, count(*n), count(full.get(class).copied().unwrap_or(0))]);
+        t.add_row([name, of(&all, class), of(&full, class)]);
     }
     t.to_string()
 }
@@ -122,6 +124,13 @@ mod tests {
             vec!["9", "-", "16", "1", "0"],
         ];
         assert_eq!(rows, expected, "{told}");
+    }
+
+    #[test]
+    fn classes_of_either_column_are_told() {
+        let told = shared_layers(&[(2, 10)], &[(1, 10)]);
+        let rows: Vec<Vec<&str>> = told.lines().skip(1).map(|l| l.split_whitespace().collect()).collect();
+        assert_eq!(rows, [["1", "0", "10"], ["2", "10", "0"]], "{told}");
     }
 
     #[test]

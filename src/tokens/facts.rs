@@ -201,7 +201,8 @@ impl Scanner {
     }
 
     /// Which instruction a history entry is: `RUN ...`, `ADD ...` (BuildKit), `/bin/sh -c #(nop)
-    /// ADD ...` (the classic builder, where a RUN is what is not marked), `|1 ARG=x /bin/sh -c ...`.
+    /// ADD ...` (the classic builder, where a RUN is what is not marked), also with the words of another
+    /// `SHELL` (`/bin/bash -o pipefail -c #(nop) ADD ...`), `|1 ARG=x /bin/sh -c ...`.
     fn kind(&self, tokens: &[u32]) -> Facts {
         let word = |i: usize| tokens.get(i).map_or(Word::Other, |t| self.words[*t as usize].0);
         let named = |word| match word {
@@ -210,8 +211,13 @@ impl Scanner {
             Word::Run => Facts::RUN,
             _ => Facts::default(),
         };
+        // An image's shell has few options. The mark stands before an instruction; `nop` in a command hardly ever.
+        const OPTIONS: usize = 6;
+        let is_instruction = |w| matches!(w, Word::Add | Word::User | Word::Run | Word::Instruction);
+        let mark = (2..2 + OPTIONS).find(|i| word(*i) == Word::Nop && is_instruction(word(i + 1)));
         match [word(0), word(1), word(2)] {
-            [Word::Bin, Word::Shell, Word::Nop] => named(word(3)),
+            [Word::Bin, Word::Shell, _] if mark.is_some() => named(word(mark.unwrap_or(0) + 1)),
+            [Word::Bin, Word::Shell, Word::Nop] => Facts::default(),
             [Word::Add | Word::User | Word::Run | Word::Instruction, ..] => named(word(0)),
             _ => {
                 let is_shell = |i: usize| word(i) == Word::Bin && word(i + 1) == Word::Shell;
@@ -237,6 +243,17 @@ mod tests {
         let mut scanner = Scanner::default();
         scanner.learn(&vocabulary);
         scanner.of_entry(&tokens)
+    }
+
+    #[test]
+    fn instructions_of_another_shell_are_no_runs() {
+        let kinds = [Facts::ADD, Facts::USER, Facts::RUN];
+        let of = |text: &str| kinds.map(|kind| facts(text).has(kind));
+        assert_eq!(of("/bin/bash -o pipefail -c #(nop) ADD file:1 in /"), [true, false, false]);
+        assert_eq!(of("/bin/bash -eu -o pipefail -c #(nop)  USER me"), [false, true, false]);
+        assert_eq!(of("/bin/bash -lc #(nop) CMD [\"/bin/bash\"]"), [false; 3]);
+        assert_eq!(of("/bin/bash -o pipefail -c echo nop here"), [false, false, true]);
+        assert_eq!(of("/bin/bash -o pipefail -c make"), [false, false, true]);
     }
 
     #[test]

@@ -182,6 +182,9 @@ impl<'de> Expect<'de> for Layer<'_> {
     }
 }
 
+/// The largest size that is believed, in bytes (1 PiB): sums of any number of layers stay exact.
+const LARGEST_SIZE: u64 = 1 << 50;
+
 /// A size in bytes; an error carries the number that is none.
 struct Size<'b> {
     b: &'b mut Builder,
@@ -197,7 +200,7 @@ impl Expect<'_> for Size<'_> {
     }
 
     fn integer(self, value: u64) -> Self::Out {
-        if i64::try_from(value).is_ok() { Ok(value) } else { Err(Some(value.to_string())) }
+        if value <= LARGEST_SIZE { Ok(value) } else { Err(Some(value.to_string())) }
     }
 
     fn number(self, value: impl std::fmt::Display) -> Self::Out {

@@ -27,32 +27,40 @@ impl Dockerfiles {
             })?;
             projects.insert(project);
         }
-        let mut found = BTreeSet::new();
+        // The tree of Dockerfiles does not tell hosts apart.
+        let names: BTreeSet<&str> = projects.iter().filter_map(|uid| Some(uid.split_once('/')?.1)).collect();
+        let (mut found, mut others) = (BTreeSet::new(), BTreeSet::new());
         for (_, name) in self.names.iter().enumerate().filter(|(row, _)| self.is_read(*row)) {
-            let parts: Vec<&str> = name.split('/').collect();
-            if let ["rseng", owner, repository, _, ..] = parts[..] {
-                found.insert(format!("{owner}/{repository}").to_lowercase());
+            let Some((place, _)) = name.strip_prefix("rseng/").and_then(|name| name.rsplit_once('/')) else {
+                continue;
+            };
+            let place = place.to_lowercase();
+            // OWNER/REPOSITORY, or more groups on some hosts; what follows are directories of the project.
+            let ends = place.match_indices('/').map(|(slash, _)| slash).skip(1).chain([place.len()]);
+            let mut prefixes: Vec<&str> = ends.map(|end| &place[..end]).collect();
+            prefixes.retain(|prefix| prefix.contains('/'));
+            match prefixes.iter().rev().find(|prefix| names.contains(**prefix)) {
+                Some(listed) => drop(found.insert((*listed).to_owned())),
+                None => others.extend(prefixes.first().map(|prefix| (*prefix).to_owned())),
             }
         }
         Ok(Coverage {
             projects: projects.len() as u64,
-            with_dockerfile: found.intersection(&projects).count() as u64,
-            not_listed: found.difference(&projects).count() as u64,
+            with_dockerfile: found.len() as u64,
+            not_listed: others.len() as u64,
         })
     }
 }
 
-/// The owner and name of a project, without the host.
+/// The uid of a project, HOST/OWNER/REPOSITORY or longer, in lower case.
 fn project_of(line: &str) -> Option<String> {
     let line = line.trim();
     let uid = match line.starts_with('{') {
         true => serde_json::from_str::<serde_json::Value>(line).ok()?.get("uid")?.as_str()?.to_owned(),
         false => line.to_owned(),
     };
-    let (host, project) = uid.split_once('/')?;
-    let sound =
-        !host.is_empty() && project.split('/').count() >= 2 && project.split('/').all(|p| !p.is_empty());
-    sound.then(|| project.to_lowercase())
+    let sound = uid.split('/').count() >= 3 && uid.split('/').all(|p| !p.is_empty());
+    sound.then(|| uid.to_lowercase())
 }
 
 #[cfg(test)]
@@ -61,8 +69,8 @@ mod tests {
 
     #[test]
     fn lines_name_projects() {
-        assert_eq!(project_of("github/A/b "), Some("a/b".into()));
-        assert_eq!(project_of(r#"{"uid": "gitlab/g/s/r", "url": "x"}"#), Some("g/s/r".into()));
+        assert_eq!(project_of("github/A/b "), Some("github/a/b".into()));
+        assert_eq!(project_of(r#"{"uid": "gitlab/g/s/r", "url": "x"}"#), Some("gitlab/g/s/r".into()));
         for wrong in ["github/a", "a", r#"{"url": "x"}"#, "{", "/a/b", "github//b"] {
             assert_eq!(project_of(wrong), None, "{wrong}");
         }

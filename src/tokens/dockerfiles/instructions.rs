@@ -20,13 +20,22 @@ pub(super) fn each_instruction(text: &str, mut take: impl FnMut(&str, &str)) {
         }
         instruction.push_str(shown);
         for (delimiter, tabs) in here_documents(&instruction) {
-            for body in lines.by_ref() {
+            let begun = instruction.len();
+            let mut ahead = lines.clone();
+            let ended = ahead.by_ref().any(|body| {
                 let end = if tabs { body.trim_start_matches('\t') } else { body };
-                if end.trim_end() == delimiter {
-                    break;
+                let is_end = end.trim_end() == delimiter;
+                if !is_end {
+                    instruction.push('\n');
+                    instruction.push_str(body);
                 }
-                instruction.push('\n');
-                instruction.push_str(body);
+                is_end
+            });
+            // Without an end nobody could build it; what follows are instructions then.
+            if ended {
+                lines = ahead;
+            } else {
+                instruction.truncate(begun);
             }
         }
         give(&instruction, &mut take);
@@ -52,14 +61,15 @@ fn escape_of(text: &str) -> char {
 }
 
 /// Delimiters of the here-documents that an instruction opens, and whether leading tabs are
-/// dropped before them.
+/// dropped before them. As for BuildKit, `<<` opens one at the begin of a word, after digits at most:
+/// not within quotes, nor within a word.
 fn here_documents(instruction: &str) -> Vec<(String, bool)> {
     let keyword = instruction.split_whitespace().next().unwrap_or_default();
     if !["RUN", "COPY", "ADD"].iter().any(|k| k.eq_ignore_ascii_case(keyword)) {
         return Vec::new();
     }
-    let words = instruction.split_whitespace().filter_map(|word| {
-        let (_, word) = word.split_once("<<")?;
+    let words = words(instruction).into_iter().filter_map(|word| {
+        let word = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<")?;
         let (word, tabs) = word.strip_prefix('-').map_or((word, false), |word| (word, true));
         let word = word.trim_matches(['"', '\'']);
         let is_name = word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
@@ -67,6 +77,28 @@ fn here_documents(instruction: &str) -> Vec<(String, bool)> {
         is_name.then(|| (word.to_owned(), tabs))
     });
     words.collect()
+}
+
+/// Words between blanks outside of quotes, quotes and backslashes kept.
+fn words(text: &str) -> Vec<&str> {
+    let (mut words, mut begin, mut quote, mut escaped) = (Vec::new(), None, None, false);
+    for (i, c) in text.char_indices() {
+        if escaped {
+            escaped = false;
+        } else if quote.is_some_and(|q| q == c) {
+            quote = None;
+        } else if c == '\\' && quote != Some('\'') {
+            escaped = true;
+        } else if quote.is_none() && matches!(c, '"' | '\'') {
+            quote = Some(c);
+        } else if quote.is_none() && c.is_whitespace() {
+            words.extend(begin.take().map(|begin| &text[begin..i]));
+            continue;
+        }
+        begin.get_or_insert(i);
+    }
+    words.extend(begin.map(|begin| &text[begin..]));
+    words
 }
 
 /// What a FROM instruction names.
@@ -138,6 +170,22 @@ mod tests {
         );
         assert_eq!(instructions("RUN a \\"), [pair("RUN", "a")]);
         assert_eq!(instructions("\n \n#"), []);
+    }
+
+    #[test]
+    fn what_only_looks_like_a_here_document_swallows_nothing() {
+        for (run, rest) in [
+            (r#"echo "if x; then cat <<EOF" > f"#, "USER me\nRUN b"),
+            ("echo 'a <<EOF b'", "USER me\nRUN b"),
+            (r"echo \<<EOF", "USER me\nRUN b"),
+            ("x=$((1<<EOF))", "USER me\nRUN b"),
+            ("cat <<EOF > f", "USER me\nRUN b"),
+        ] {
+            let found = instructions(&format!("RUN {run}\n{rest}"));
+            assert_eq!(found, [pair("RUN", run), pair("USER", "me"), pair("RUN", "b")], "{run}");
+        }
+        let found = instructions("RUN cat 3<<'E' && echo \"it's\"\nUSER no\nE\nUSER me");
+        assert_eq!(found.len(), 2, "{found:?}");
     }
 
     #[test]

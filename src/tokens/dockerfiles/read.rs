@@ -4,6 +4,7 @@
 //! path starts after the component `dockerfiles`, if there is one.
 
 use super::super::{Error, Watch};
+use crate::corpus::{ANOTHER_ARCHIVE, is_followed_by_another};
 use crate::world::World;
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -83,7 +84,7 @@ fn read_directory(
     let mut listing = Vec::new();
     if world.is_root() {
         let mut paths = Vec::new();
-        walk(&root, &mut Vec::new(), &mut paths).map_err(|e| refuse(&root, e.to_string()))?;
+        walk(&root, &mut Vec::new(), &mut paths)?;
         paths.sort_unstable();
         listing = paths.join(&0);
     }
@@ -103,8 +104,8 @@ fn read_directory(
             continue;
         }
         if ordinal % world.size() as u64 == world.rank() as u64 {
-            let content = std::fs::read(root.join(Path::new(std::ffi::OsStr::from_bytes(path))));
-            take(Found { path: path.to_vec(), ordinal, content: content.map_err(|e| e.to_string()) });
+            let content = read_file(&root.join(Path::new(std::ffi::OsStr::from_bytes(path))));
+            take(Found { path: path.to_vec(), ordinal, content });
             world.progress();
         }
         ordinal += 1;
@@ -112,15 +113,25 @@ fn read_directory(
     Ok(())
 }
 
-fn walk(directory: &Path, below: &mut Vec<u8>, paths: &mut Vec<Vec<u8>>) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
+/// A file, or a link to one. To open a pipe is to wait for whoever writes to it.
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    if !std::fs::metadata(path).map_err(|e| e.to_string())?.is_file() {
+        return Err("is a directory, pipe or device".into());
+    }
+    std::fs::read(path).map_err(|e| e.to_string())
+}
+
+fn walk(directory: &Path, below: &mut Vec<u8>, paths: &mut Vec<Vec<u8>>) -> Result<(), Error> {
+    let unreadable =
+        |e: std::io::Error| refuse(directory, format!("cannot be read ({e}); check its permissions"));
+    for entry in std::fs::read_dir(directory).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
         let length = below.len();
         if length > 0 {
             below.push(b'/');
         }
         below.extend(entry.file_name().into_vec());
-        if entry.file_type()?.is_dir() {
+        if entry.file_type().map_err(unreadable)?.is_dir() {
             walk(&entry.path(), below, paths)?;
         } else {
             paths.push(below.clone());
@@ -229,8 +240,11 @@ fn read_archive(
         if ended.get() {
             return Err(std::io::Error::other("the end marker is missing"));
         }
-        // The rest is padding; reading it lets the decompressor check its sums.
-        std::io::copy(&mut archive.into_inner(), &mut std::io::sink()).map(|_| ())
+        // Reading the rest also lets the decompressor check its sums.
+        match is_followed_by_another(BufReader::new(archive.into_inner()))? {
+            true => Err(std::io::Error::other(ANOTHER_ARCHIVE)),
+            false => Ok(()),
+        }
     };
     let outcome = read();
     if watch.is_stopped() {
@@ -249,13 +263,20 @@ fn read_archive(
     Ok(())
 }
 
-/// A member's path after the component `dockerfiles`.
+/// A member's path after the component `dockerfiles`, if that is the first one or the second: the name of
+/// the crawl may stand before it, as it may be the directory that is given.
 fn place(member: &[u8]) -> &[u8] {
     let mut path = member;
     while let Some(rest) = path.strip_prefix(b"./").or_else(|| path.strip_prefix(b"/")) {
         path = rest;
     }
-    path.strip_prefix(b"dockerfiles/").unwrap_or(path)
+    let below = |path: &'_ [u8]| path.strip_prefix(b"dockerfiles/").map(<[u8]>::len);
+    let second = path.iter().position(|b| *b == b'/').map(|slash| &path[slash + 1..]);
+    match below(path).or_else(|| below(second?)) {
+        // A repository `dockerfiles` of the encyclopedia is no crawl.
+        Some(length) if !path.starts_with(b"rseng/") => &path[path.len() - length..],
+        _ => path,
+    }
 }
 
 /// The last component of the source's path.
