@@ -3,7 +3,7 @@
 //! Three rounds of work, each dealt from a shared counter: images (manifest and config), distinct
 //! layers (largest first, so that none is left for the end), folds of distinct chains of layers.
 //! What is finished is on disk before it counts: images in `images/*.jsonl` of the output, layers in
-//! the [`Store`]. A campaign that was killed goes on there, on any number of ranks, and reads no
+//! the [`Store`](store::Store). A campaign that was killed goes on there, on any number of ranks, and reads no
 //! layer again that it had finished. What failed is listed and tried again by the same command.
 
 use super::Universe;
