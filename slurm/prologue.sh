@@ -81,6 +81,8 @@ start_step() {
     [ "$warned$terminated" = 00 ] || return 75
     srun --mpi="${STRATIGRAPH_MPI:-pmix}" --kill-on-bad-exit=1 "$@" &
     step=$!
+    # A signal that came while srun was being started had nobody to go to.
+    [ "$warned$terminated" = 00 ] || forward
     local code
     # A trapped signal ends `wait` early, with a code above 128, while srun goes on.
     while wait "$step"; code=$?; [ "$code" -gt 128 ] && kill -0 "$step" 2>/dev/null; do :; done
@@ -109,7 +111,9 @@ finish_job() {
         exit 75
     fi
     log "stopped; all that was finished is kept; back into the queue"
-    scontrol requeue "$SLURM_JOB_ID" || exit 75
+    # Of a job array this task alone: the id of one task is that of the whole array, too.
+    local id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID:-0}}
+    scontrol requeue "${id:-$SLURM_JOB_ID}" || exit 75
     # Slurm now ends what is left of this run, this script among it. Waiting for that keeps an
     # early exit from being taken for the end of the job.
     sleep 60 &

@@ -77,7 +77,7 @@ fn owner(record: &serde_json::Value, source: &Path, out: &Path) -> anyhow::Resul
     Ok(match known {
         Some(known) if known == *record => Owner::This,
         Some(known) => Owner::Another(difference(&known, record)),
-        None => Owner::Nobody,
+        None => Owner::Another("its run.json cannot be read"),
     })
 }
 
