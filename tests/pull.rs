@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use stratigraph::rootfs::results::Results;
-use support::layout::empty_files;
+use support::layout::{empty_files, image_of};
 use support::registry::Served;
 use support::{ranks, run, sh, stratigraph, succeed, tools};
 
@@ -144,11 +144,6 @@ fn a_registry_with_passwords_is_read_with_them_and_none_is_printed() {
         let everything = Command::new("grep").args(["-rl", secret, "yes"]).current_dir(dir).output();
         assert!(everything.expect("grep runs").stdout.is_empty());
     }
-}
-
-fn image_of(layout: &Path, name: &str) -> stratigraph::rootfs::source::Image {
-    let layout = stratigraph::rootfs::source::Layout::open(layout).expect("a layout");
-    stratigraph::rootfs::source::Source::image(&layout, name, &Default::default()).expect("an image")
 }
 
 fn blob_of(layout: &Path, digest: &str) -> Vec<u8> {

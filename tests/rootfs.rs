@@ -5,7 +5,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
-use support::layout::{Paths, empty_files, rewrite_config};
+use support::layout::{Paths, empty_files, image_of, rewrite_config};
 use support::walk::walk;
 use support::{ranks, run, sh, stratigraph, succeed, tools};
 
@@ -95,12 +95,6 @@ fn results(file: &Path) -> BTreeMap<String, Result<BTreeSet<Vec<u8>>, String>> {
         (results.images[i].reference.clone(), paths)
     });
     sets.collect()
-}
-
-/// An image of a layout.
-fn image(layout: &Path, name: &str) -> stratigraph::rootfs::source::Image {
-    let layout = stratigraph::rootfs::source::Layout::open(layout).expect("a layout");
-    stratigraph::rootfs::source::Source::image(&layout, name, &Default::default()).expect("an image")
 }
 
 /// A universe of every path of these sets that has no newline, and of some that nobody has.
@@ -216,7 +210,7 @@ fn failures_are_listed_and_tried_again_alone() {
     images(dir);
     std::fs::write(dir.join("universe"), "bin/sh\nopt/app/z\n").expect("a file");
     // The topmost layer of `more` is damaged: some images have it, some not.
-    let image = image(&dir.join("oci"), "more");
+    let image = image_of(&dir.join("oci"), "more");
     let layer = dir.join("oci/blobs/sha256").join(image.layers.last().expect("a layer").digest.hex());
     let sound = std::fs::read(&layer).expect("a blob");
     let mut bad = sound.clone();
@@ -254,7 +248,7 @@ fn a_layer_is_read_where_it_is_whole_and_belies_the_images_that_are_wrong_about_
     std::fs::write(dir.join("universe"), "bin/sh\nopt/app/z\n").expect("a file");
     let layout = |name: &str| empty_files(&dir.join(name), &[("x".to_owned(), layers.clone())].into());
     ["gone", "bent", "lies", "good"].iter().for_each(|name| layout(name));
-    let image = image(&dir.join("good"), "x");
+    let image = image_of(&dir.join("good"), "x");
     let [lower, upper] = [&image.layers[0], &image.layers[1]].map(|layer| layer.digest);
     let blob = |layout: &str| dir.join(layout).join("blobs/sha256").join(lower.hex());
     // One layout has lost the lower layer, in another it is damaged, the config of a third is wrong

@@ -31,7 +31,7 @@ pub use export::Rows;
 pub use import::{Imported, Progress, import};
 pub use oddity::{Example, Oddities, Oddity};
 pub use published::{PublishedTable, is_published_table};
-pub(crate) use source::{ANOTHER_ARCHIVE, is_followed_by_another};
+pub(crate) use source::{ANOTHER_ARCHIVE, clean, is_followed_by_another};
 pub use synth::{LABEL_FILE, Label, Population, Recipe};
 pub use table::{Image, Table};
 

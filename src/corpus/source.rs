@@ -163,7 +163,8 @@ fn note(oddities: &mut Oddities, kind: Oddity, path: &[u8], field: String) {
     oddities.note(kind, || Example { kind, file, tag: String::new(), field });
 }
 
-fn clean(member: &[u8]) -> &[u8] {
+/// A member's path without `./` and `/` before it.
+pub(crate) fn clean(member: &[u8]) -> &[u8] {
     let mut path = member;
     while let Some(rest) = path.strip_prefix(b"./").or_else(|| path.strip_prefix(b"/")) {
         path = rest;

@@ -214,11 +214,14 @@ impl Scanner {
         // An image's shell has few options. The mark stands before an instruction; `nop` in a command hardly ever.
         const OPTIONS: usize = 6;
         let is_instruction = |w| matches!(w, Word::Add | Word::User | Word::Run | Word::Instruction);
-        let mark = (2..2 + OPTIONS).find(|i| word(*i) == Word::Nop && is_instruction(word(i + 1)));
+        let marked = || (3..3 + OPTIONS).find(|i| word(i - 1) == Word::Nop && is_instruction(word(*i)));
+        let starts_shell = [word(0), word(1)] == [Word::Bin, Word::Shell];
+        if let Some(instruction) = marked().filter(|_| starts_shell) {
+            return named(word(instruction));
+        }
         match [word(0), word(1), word(2)] {
-            [Word::Bin, Word::Shell, _] if mark.is_some() => named(word(mark.unwrap_or(0) + 1)),
             [Word::Bin, Word::Shell, Word::Nop] => Facts::default(),
-            [Word::Add | Word::User | Word::Run | Word::Instruction, ..] => named(word(0)),
+            [first, ..] if is_instruction(first) => named(first),
             _ => {
                 let is_shell = |i: usize| word(i) == Word::Bin && word(i + 1) == Word::Shell;
                 if (0..tokens.len()).any(is_shell) { Facts::RUN } else { Facts::default() }

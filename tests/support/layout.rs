@@ -37,6 +37,12 @@ pub fn empty_files(directory: &Path, images: &BTreeMap<String, Vec<Paths>>) {
     std::fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).expect("a file");
 }
 
+/// An image of a layout.
+pub fn image_of(layout: &Path, name: &str) -> stratigraph::rootfs::source::Image {
+    let layout = stratigraph::rootfs::source::Layout::open(layout).expect("a layout");
+    stratigraph::rootfs::source::Source::image(&layout, name, &Default::default()).expect("an image")
+}
+
 /// Changes the config of a layout's first image, and manifest and index with it.
 pub fn rewrite_config(directory: &Path, change: impl FnOnce(&mut serde_json::Value)) {
     let blobs = directory.join("blobs");

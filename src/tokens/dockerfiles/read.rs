@@ -4,7 +4,7 @@
 //! path starts after the component `dockerfiles`, if there is one.
 
 use super::super::{Error, Watch};
-use crate::corpus::{ANOTHER_ARCHIVE, is_followed_by_another};
+use crate::corpus::{ANOTHER_ARCHIVE, clean, is_followed_by_another};
 use crate::world::World;
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -266,10 +266,7 @@ fn read_archive(
 /// A member's path after the component `dockerfiles`, if that is the first one or the second: the name of
 /// the crawl may stand before it, as it may be the directory that is given.
 fn place(member: &[u8]) -> &[u8] {
-    let mut path = member;
-    while let Some(rest) = path.strip_prefix(b"./").or_else(|| path.strip_prefix(b"/")) {
-        path = rest;
-    }
+    let path = clean(member);
     let below = |path: &'_ [u8]| path.strip_prefix(b"dockerfiles/").map(<[u8]>::len);
     let second = path.iter().position(|b| *b == b'/').map(|slash| &path[slash + 1..]);
     match below(path).or_else(|| below(second?)) {
