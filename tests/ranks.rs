@@ -3,7 +3,7 @@
 mod support;
 
 use std::time::{Duration, Instant};
-use support::{ranks, run, stratigraph};
+use support::{processes_below, ranks, run, stratigraph};
 
 #[test]
 fn any_number_of_ranks_find_each_other() {
@@ -48,6 +48,33 @@ fn a_rank_without_progress_is_told_and_ends_the_job() {
     assert_eq!(code, 6, "{out}{err}");
     assert!(err.contains("rank 1") && err.contains("progress"), "{err}");
     assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn waiting_for_a_rank_that_works_is_no_stall() {
+    for rank in ["0", "1"] {
+        let (code, out, err) = run(ranks(3, 1).args(["ranks", "--work", rank, "--stall-seconds", "1"]));
+        assert_eq!(code, 0, "{rank}: {out}{err}");
+    }
+}
+
+#[test]
+fn a_suspended_job_has_not_stalled() {
+    let mut child = ranks(2, 1)
+        .args(["ranks", "--work", "0", "--stall-seconds", "1"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    let pids: Vec<_> = processes_below(child.id()).iter().map(ToString::to_string).collect();
+    assert!(pids.len() >= 2 && child.try_wait().unwrap().is_none(), "it must be met at work: {pids:?}");
+    for (signal, pause) in [("-STOP", 4), ("-CONT", 0)] {
+        assert!(std::process::Command::new("kill").arg(signal).args(&pids).status().unwrap().success());
+        std::thread::sleep(Duration::from_secs(pause));
+    }
+    let ended = child.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
 }
 
 #[test]

@@ -208,7 +208,7 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
         let progress = show::Progress::begin(context, "merge", tiles, "tiles");
         Ok(prepared.merge(&context.world, &Job { progress: &|done| progress.set(done), ..job })?)
     };
-    let Some(merged) = on_root(context, merge)? else { return Ok(Ended::Stopped) };
+    let Some(merged) = context.on_root(merge)? else { return Ok(Ended::Stopped) };
     let (results, candidates) = merged.unzip();
     let neighbours = prepared.neighbours(&context.world, candidates);
     let results = results.map(|results| Results { neighbours, ..results });
@@ -243,7 +243,7 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
         show::line(context, steps.summary());
         Ok(Box::new(summary))
     };
-    Ok(on_root(context, conclude)?.map_or(Ended::Stopped, Ended::Done))
+    Ok(context.on_root(conclude)?.map_or(Ended::Stopped, Ended::Done))
 }
 
 /// Which ways to count have anything to say: layers and images only where they are known.
@@ -254,26 +254,6 @@ fn ways(source: &Source) -> &'static [usize] {
         (None, Some(_)) => &[0, 1, 3],
         (None, None) => &[0, 1],
     }
-}
-
-/// Rank 0 does something, and the others wait for it. `None` on all ranks if a signal stopped it; what came of
-/// it is on rank 0 only.
-fn on_root<T>(
-    context: &Context,
-    what: impl FnOnce() -> anyhow::Result<T>,
-) -> anyhow::Result<Option<Option<T>>> {
-    let mut stopped = [0];
-    let mut made = None;
-    if context.world.is_root() {
-        match what() {
-            Err(e) if matches!(e.downcast_ref(), Some(Error::Stopped)) => stopped[0] = 1,
-            done => made = Some(done?),
-        }
-    }
-    // Others sleep here, and leave their cores to rank 0.
-    context.world.barrier();
-    context.world.max_u64(&mut stopped);
-    Ok((stopped[0] == 0).then_some(made))
 }
 
 /// What a run with these arguments computes.

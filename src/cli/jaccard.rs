@@ -241,24 +241,7 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
         show::line(context, steps.summary());
         Ok(Box::new(summary))
     };
-    on_root(context, conclude)
-}
-
-/// Rank 0 merges and writes; the others wait and learn whether a signal stopped it.
-fn on_root(
-    context: &Context,
-    conclude: impl FnOnce() -> anyhow::Result<Box<Summary>>,
-) -> anyhow::Result<Ended> {
-    let mut stopped = [0];
-    let mut summary = None;
-    if context.world.is_root() {
-        match conclude() {
-            Err(e) if matches!(e.downcast_ref(), Some(Error::Stopped)) => stopped[0] = 1,
-            made => summary = Some(made?),
-        }
-    }
-    context.world.max_u64(&mut stopped);
-    Ok(if stopped[0] > 0 { Ended::Stopped } else { Ended::Done(summary) })
+    Ok(context.on_root(conclude)?.map_or(Ended::Stopped, Ended::Done))
 }
 
 fn histogram_edges(args: &Args) -> anyhow::Result<Vec<f64>> {
@@ -374,7 +357,8 @@ fn publish(
     write_results(&args.output.join("jaccard.h5"), names, collapsed, index, results, want.top_k, origin)?;
     if args.matrix.is_wanted(prepared.images.len()) {
         let path = args.output.join("matrix.h5");
-        write_matrix(&path, names, collapsed, index, origin, context.stop.flag())?;
+        let beat = || context.world.progress();
+        write_matrix(&path, names, collapsed, index, origin, context.stop.flag(), &beat)?;
     }
     // Last: a directory with this file is complete.
     report::write_json(&args.output.join("jaccard.json"), summary)

@@ -30,6 +30,7 @@ mod tokenize;
 
 pub use exit::Code;
 
+use crate::pairs;
 use crate::world::{self, World};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -135,6 +136,27 @@ pub struct Context {
     pub common: Common,
     /// Whether a signal asked to end.
     pub stop: stop::Stop,
+}
+
+impl Context {
+    /// Rank 0 does something, and the others wait for it, asleep. `None` on all ranks if a signal stopped
+    /// it; what came of it is on rank 0 only. Collective.
+    ///
+    /// # Errors
+    /// Whatever `what` returns, on rank 0; the caller ends the job then.
+    fn on_root<T>(&self, what: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<Option<Option<T>>> {
+        let mut stopped = [0];
+        let mut made = None;
+        if self.world.is_root() {
+            match what() {
+                Err(e) if matches!(e.downcast_ref(), Some(pairs::Error::Stopped)) => stopped[0] = 1,
+                done => made = Some(done?),
+            }
+        }
+        self.world.barrier();
+        self.world.max_u64(&mut stopped);
+        Ok((stopped[0] == 0).then_some(made))
+    }
 }
 
 /// Runs the program: reads argv, starts the ranks, runs one command, prints an error if there is

@@ -15,6 +15,9 @@ pub struct Args {
     /// This rank makes no progress (for tests)
     #[arg(long, hide = true, value_name = "RANK")]
     stall: Option<usize>,
+    /// This rank works for some seconds while the others wait (for tests)
+    #[arg(long, hide = true, value_name = "RANK")]
+    work: Option<usize>,
 }
 
 const TAKES: u64 = 1000;
@@ -28,6 +31,13 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     }
     if args.stall == Some(rank) {
         std::thread::sleep(Duration::from_secs(3600));
+    }
+    if let Some(busy) = args.work {
+        for _ in 0..if busy == rank { 50 } else { 0 } {
+            std::thread::sleep(Duration::from_millis(100));
+            world.progress();
+        }
+        world.barrier();
     }
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let line =

@@ -83,9 +83,12 @@ pub fn compute(
         world.progress();
         (job.progress)(found as u64 + next + 1);
     }
-    // What took no longer than that is computed again sooner than a disk has synced.
+    // What took no longer than that is computed again sooner than a disk has synced. Closed it is in
+    // any case before the others hear of it: other nodes see on NFS what was closed (nfs(5)).
     if stopped || begun.elapsed() > SYNCED_FROM {
         journal.close()?;
+    } else {
+        drop(journal);
     }
     let mut total = [computed];
     world.sum_u64(&mut total);
@@ -103,7 +106,7 @@ pub fn merge(
     job: &Job<'_>,
     mut visit: impl FnMut(&Tile, &[u8]) -> Option<()>,
 ) -> Result<(), Error> {
-    let finished = Finished::scan(job.directory, job.plan.tiles(), job.fingerprint)?;
+    let finished = scan_whole(world, job)?;
     finished.replay(|id, payload| {
         if job.is_stopped() {
             return Err(Error::Stopped);
@@ -115,6 +118,29 @@ pub fn merge(
             reason: format!("tile {id} holds something else than a result; remove the journal"),
         })
     })
+}
+
+/// How often rank 0 looks for a tile that another rank has recorded, a second apart: NFS keeps what it
+/// knows of a directory for up to a minute (`acdirmax`, nfs(5)).
+const LOOKS: u32 = 120;
+
+/// The journals, with all tiles unless that is in vain.
+fn scan_whole(world: &World, job: &Job<'_>) -> Result<Finished, Error> {
+    let mut look = 0;
+    loop {
+        let finished = Finished::scan(job.directory, job.plan.tiles(), job.fingerprint)?;
+        // The files of a single rank are its own.
+        if finished.missing().is_empty() || look == LOOKS || world.size() == 1 || job.is_stopped() {
+            return Ok(finished);
+        }
+        if look == 0 {
+            let place = job.directory.display();
+            tracing::warn!("{place}: journals of other ranks are not to be seen yet; looks again");
+        }
+        look += 1;
+        std::thread::sleep(Duration::from_secs(1));
+        world.progress();
+    }
 }
 
 impl Job<'_> {

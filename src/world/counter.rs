@@ -143,7 +143,7 @@ fn add_in_window(window: ffi::MPI_Win, value: u64) -> u64 {
     before
 }
 
-/// Requests to rank 0, on a communicator of their own.
+/// What ranks ask each other outside collective operations, on a communicator of their own.
 #[derive(Clone)]
 pub struct Requests {
     comm: Arc<Comm>,
@@ -167,6 +167,8 @@ impl std::ops::Deref for Comm {
 
 const ASK: i32 = 1;
 const ANSWER: i32 = 2;
+const DO_YOU_WORK: i32 = 3;
+const I_DO: i32 = 4;
 
 impl Requests {
     /// Collective.
@@ -180,12 +182,38 @@ impl Requests {
         root.receive_with_tag::<u64>(ANSWER).0
     }
 
-    /// Answers what has arrived. Called by the watch thread of rank 0; also lets MPI make progress.
-    pub fn answer(&self) {
+    /// Asks rank 0 whether it works, or knows of one that does; rank 0 asks all others.
+    pub fn ask_for_work(&self) {
+        let ranks = if self.comm.rank() == 0 { 1..self.comm.size() } else { 0..1 };
+        for rank in ranks {
+            self.comm.process_at_rank(rank).send_with_tag(&0u64, DO_YOU_WORK);
+        }
+    }
+
+    /// True if a rank that was asked has said that it works.
+    pub fn hears_of_work(&self) -> bool {
+        let mut heard = false;
+        while let Some((message, _)) = self.comm.any_process().immediate_matched_probe_with_tag(I_DO) {
+            let _ = message.matched_receive::<u64>();
+            heard = true;
+        }
+        heard
+    }
+
+    /// Answers what has arrived. Called by the watch thread, with whether this rank works; also lets
+    /// MPI make progress.
+    pub fn answer(&self, works: bool) {
         while let Some((message, status)) = self.comm.any_process().immediate_matched_probe_with_tag(ASK) {
             let (value, _) = message.matched_receive::<u64>();
             let before = self.next.fetch_add(value, Ordering::Relaxed);
             self.comm.process_at_rank(status.source_rank()).send_with_tag(&before, ANSWER);
+        }
+        let asked = || self.comm.any_process().immediate_matched_probe_with_tag(DO_YOU_WORK);
+        while let Some((message, status)) = asked() {
+            let _ = message.matched_receive::<u64>();
+            if works {
+                self.comm.process_at_rank(status.source_rank()).send_with_tag(&0u64, I_DO);
+            }
         }
     }
 }

@@ -65,7 +65,13 @@ impl Ranks {
         let may_serve = threading == Threading::Multiple;
         let requests = Requests::new(&world);
         let answering = requests.clone();
-        let watch = Arc::new(Watch::start(stall, stalled, move || answering.answer()));
+        let answer = move |waits: bool, fresh: bool| {
+            // Rank 0 is asked for all: where it waits itself, its last beat may be another's.
+            if may_serve {
+                answering.answer(fresh && (rank == 0 || !waits));
+            }
+        };
+        let watch = Arc::new(Watch::start(stall, stalled, answer));
         Ok(Self { watch, world, requests, node_size, may_serve, _universe: universe })
     }
 
@@ -85,12 +91,31 @@ impl Ranks {
         self.watch.waiting(|| {
             let mut request = self.world.immediate_barrier();
             let mut pause = Duration::from_micros(20);
+            let mut asked = Duration::ZERO;
             while let Err(pending) = request.test() {
                 request = pending;
+                self.listen(&mut asked);
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         });
+    }
+
+    /// A rank that waits asks rank 0, and rank 0 all others, whether they work; while one does, waiting
+    /// for it is no stall, however long its work takes. `asked` is the silence at which this rank
+    /// asked last.
+    fn listen(&self, asked: &mut Duration) {
+        let Some(silent) = self.watch.silent().filter(|_| self.may_serve) else { return };
+        if silent < self.watch.limit() / 2 {
+            return;
+        }
+        if self.requests.hears_of_work() {
+            self.watch.beat();
+            *asked = Duration::ZERO;
+        } else if silent >= *asked + self.watch.limit() / 4 {
+            self.requests.ask_for_work();
+            *asked = silent;
+        }
     }
 
     pub fn broadcast(&self, bytes: &mut Vec<u8>) {

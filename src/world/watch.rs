@@ -4,63 +4,81 @@
 //! wait for ever. Each rank has a thread that looks at its own heartbeat. A rank that computes must
 //! beat within the limit; one that waits for others in a collective operation is given twice the
 //! limit, so that the rank that is really stuck is the one that reports.
+//!
+//! Time is counted by that thread, which a suspended process does not have: `scontrol suspend` and
+//! SIGSTOP may last for hours and are no stall.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+/// How often the thread looks, and how often it serves while [`Watch::serve`] is on.
+const LOOK: Duration = Duration::from_millis(50);
+const SERVE: Duration = Duration::from_millis(1);
+
+/// More than that passes between two looks only if the process was suspended, or starved.
+const LONGEST_LOOK: Duration = Duration::from_millis(500);
+
 /// Heartbeat of this rank.
 pub struct Watch {
     shared: Arc<Shared>,
+    limit: Duration,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
+#[derive(Default)]
 struct Shared {
-    begun: Instant,
-    last_beat_ms: AtomicU64,
+    /// Milliseconds that the thread has counted.
+    clock: AtomicU64,
+    last_beat: AtomicU64,
     waiting: AtomicBool,
     ended: AtomicBool,
     serving: AtomicU64,
 }
 
 impl Watch {
-    /// Starts the watch. `stalled` is called with the silent seconds and never returns; `serve` is
-    /// called about every millisecond while [`Watch::serve`] is on.
+    /// Starts the watch. `stalled` is called with the silent seconds and never returns. `serve` is
+    /// called at every look, about every millisecond while [`Watch::serve`] is on, and told whether
+    /// this rank waits for others, and whether it has beaten within the limit.
     pub fn start(
         limit: Duration,
         stalled: impl Fn(u64, bool) + Send + 'static,
-        serve: impl Fn() + Send + 'static,
+        serve: impl Fn(bool, bool) + Send + 'static,
     ) -> Self {
-        let shared = Arc::new(Shared {
-            begun: Instant::now(),
-            last_beat_ms: AtomicU64::new(0),
-            waiting: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-            serving: AtomicU64::new(0),
-        });
+        let shared = Arc::new(Shared::default());
         let seen = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
+            let mut clock = Clock::new(Instant::now());
             while !seen.ended.load(Ordering::Acquire) {
-                let serving = seen.serving.load(Ordering::Acquire) > 0;
-                if serving {
-                    serve();
-                }
+                let now = clock.look(Instant::now());
+                seen.clock.store(now.as_millis() as u64, Ordering::Release);
                 let waiting = seen.waiting.load(Ordering::Acquire);
                 let allowed = if waiting { 2 * limit } else { limit };
                 let silent = seen.silent();
                 if !limit.is_zero() && silent > allowed {
                     stalled(silent.as_secs(), waiting);
                 }
-                std::thread::park_timeout(Duration::from_millis(if serving { 1 } else { 50 }));
+                serve(waiting, silent <= limit);
+                let serving = seen.serving.load(Ordering::Acquire) > 0;
+                std::thread::park_timeout(if serving { SERVE } else { LOOK });
             }
         });
-        Self { shared, thread: Some(thread) }
+        Self { shared, limit, thread: Some(thread) }
     }
 
     /// This rank made progress.
     pub fn beat(&self) {
-        let now = self.shared.begun.elapsed().as_millis() as u64;
-        self.shared.last_beat_ms.store(now, Ordering::Release);
+        self.shared.last_beat.store(self.shared.clock.load(Ordering::Acquire), Ordering::Release);
+    }
+
+    /// How long this rank has not beaten, to a look; `None` if nobody minds.
+    pub fn silent(&self) -> Option<Duration> {
+        (!self.limit.is_zero()).then(|| self.shared.silent())
+    }
+
+    /// How long a rank that works may be silent.
+    pub fn limit(&self) -> Duration {
+        self.limit
     }
 
     /// Runs a collective operation, in which this rank may have to wait for others.
@@ -88,8 +106,26 @@ impl Watch {
 
 impl Shared {
     fn silent(&self) -> Duration {
-        let last = Duration::from_millis(self.last_beat_ms.load(Ordering::Acquire));
-        self.begun.elapsed().saturating_sub(last)
+        let (clock, last) = (self.clock.load(Ordering::Acquire), self.last_beat.load(Ordering::Acquire));
+        Duration::from_millis(clock.saturating_sub(last))
+    }
+}
+
+/// Time in which the process was running.
+struct Clock {
+    last: Instant,
+    counted: Duration,
+}
+
+impl Clock {
+    fn new(now: Instant) -> Self {
+        Self { last: now, counted: Duration::ZERO }
+    }
+
+    fn look(&mut self, now: Instant) -> Duration {
+        self.counted += now.duration_since(self.last).min(LONGEST_LOOK);
+        self.last = now;
+        self.counted
     }
 }
 
@@ -101,5 +137,21 @@ impl Drop for Watch {
             // The thread only ends or aborts the process; there is nothing to learn from a panic.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_stands_while_the_process_is_suspended() {
+        let begun = Instant::now();
+        let mut clock = Clock::new(begun);
+        let look = |clock: &mut Clock, seconds: f64| clock.look(begun + Duration::from_secs_f64(seconds));
+        assert_eq!(look(&mut clock, 0.25), Duration::from_millis(250));
+        assert_eq!(look(&mut clock, 0.75), Duration::from_millis(750));
+        assert_eq!(look(&mut clock, 7200.75), Duration::from_millis(1250));
+        assert_eq!(look(&mut clock, 7201.0), Duration::from_millis(1500));
     }
 }

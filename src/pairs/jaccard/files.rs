@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub const KIND: &str = "jaccard";
 /// Kind of the dense matrix file.
 pub const MATRIX_KIND: &str = "jaccard-matrix";
-/// The matrix is written in blocks of about this many bytes, with a look at the signals between.
+/// The matrix is written in blocks of about this many bytes, with a look at the signals and a beat
+/// between.
 const MATRIX_BLOCK: usize = 64 << 20;
 /// Layout version of both.
 pub const FORMAT_VERSION: u64 = 1;
@@ -100,7 +101,8 @@ fn describe(file: &Writer, origin: &Origin) -> h5::Result<()> {
 /// Writes the dense N x N matrix of scores of all images (f64, dataset `score`, row-major) through
 /// a memory map. The diagonal is 1.
 ///
-/// The cost is the N^2 x 8 bytes that are written; the scores themselves come from the index.
+/// The cost is the N^2 x 8 bytes that are written; the scores themselves come from the index. `beat`
+/// is called after each block.
 ///
 /// # Errors
 /// [`h5::Error::Write`], at once if the disk has no room; [`Error::Stopped`] after a signal.
@@ -111,6 +113,7 @@ pub fn write_matrix(
     index: &Index,
     origin: &Origin,
     stop: &AtomicBool,
+    beat: &dyn Fn(),
 ) -> Result<(), Error> {
     let n = collapsed.group.len();
     let file = Writer::create(path, MATRIX_KIND, FORMAT_VERSION)?;
@@ -135,6 +138,7 @@ pub fn write_matrix(
             },
         );
         matrix.flush(rows)?;
+        beat();
     }
     Ok(matrix.finish()?)
 }
