@@ -30,8 +30,14 @@ if [ -n "${STRATIGRAPH_MODULES:-}" ]; then
         log "STRATIGRAPH_MODULES is set, but there is no command 'module' here" >&2
         exit 1
     fi
+    # Lmod and Tcl modules read variables that need not be set, and some return 0 whatever happens.
+    set +u
     # shellcheck disable=SC2086  # a list of names
-    module load $STRATIGRAPH_MODULES
+    if ! module load $STRATIGRAPH_MODULES; then
+        log "'module load $STRATIGRAPH_MODULES' failed (STRATIGRAPH_MODULES)" >&2
+        exit 1
+    fi
+    set -u
 fi
 
 if ! command -v "$STRATIGRAPH" >/dev/null 2>&1; then

@@ -279,6 +279,60 @@ fn campaign_files_and_directories_that_are_none() {
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "mine");
 }
 
+#[test]
+fn what_is_lost_stays_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, out) = (dir.path().join("sample"), dir.path().join("out"));
+    copy(&sample(), &source);
+    let place = source.join("registry/lab/broken");
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::write(place.join("manifests-config-layers.json"), "{\"manifests\": [").unwrap();
+    for start in ["first", "again"] {
+        let (code, text, err) = run(&mut campaign(&config(), &source, &out));
+        assert_eq!(code, 3, "{start}: {text}{err}");
+    }
+    let (files, config) = (dir.path().join("files"), dir.path().join("c.toml"));
+    std::fs::create_dir_all(files.join("rseng/lab/tool/Dockerfile/not-a-file")).unwrap();
+    std::fs::create_dir_all(files.join("rseng/lab/other")).unwrap();
+    std::fs::write(files.join("rseng/lab/other/Dockerfile"), "FROM a\n").unwrap();
+    std::os::unix::fs::symlink("Dockerfile", files.join("rseng/lab/tool/Dockerfile/Dockerfile")).unwrap();
+    let text = "name = 'd'\nsource = 's'\noutput = 'o'\n[tokenize]\nscheme = 'dockerfiles'\n";
+    std::fs::write(&config, text).unwrap();
+    let out = dir.path().join("dockerfiles");
+    for start in ["first", "again"] {
+        let (code, text, err) = run(&mut campaign(&config, &files, &out));
+        assert_eq!(code, 3, "{start}: {text}{err}");
+    }
+}
+
+#[test]
+fn a_list_belongs_to_the_campaign_and_results_not_to_the_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, other, list) = (dir.path().join("out"), dir.path().join("c.toml"), dir.path().join("list"));
+    let corpus = dir.path().join("crawl.h5");
+    one_repository(&dir.path().join("crawl"), 12, &corpus);
+    let names: Vec<_> = (0..12).map(|i| format!("lab/tool:t{i}")).collect();
+    let text = format!(
+        "name = 'l'\nsource = 's'\noutput = 'o'\n[jaccard]\nsubset = '{}'\nmin = 0.25\n",
+        list.display()
+    );
+    std::fs::write(&other, text).unwrap();
+    refused(&mut campaign(&other, &corpus, &out), 4, "list: ");
+    std::fs::write(&list, names[..5].join("\n")).unwrap();
+    succeed(&mut campaign(&other, &corpus, &out));
+    let before = results_in(&out);
+    succeed(&mut campaign(&other, &corpus, &out));
+    std::fs::write(&list, names[..6].join("\n")).unwrap();
+    refused(&mut campaign(&other, &corpus, &out), 4, "the list of images has changed since");
+    assert!(results_in(&out) == before);
+    succeed(campaign(&other, &corpus, &out).arg("--overwrite"));
+    assert!(results_in(&out) != before);
+
+    let crawl = dir.path().join("crawl");
+    refused(&mut campaign(&config(), &crawl, &crawl.join("results/a")), 4, "lies inside the source");
+    assert!(!crawl.join("results").exists());
+}
+
 /// Under `mpirun` standard error is a pipe; the bars still reach the terminal behind it, and only a
 /// terminal.
 #[test]

@@ -4,8 +4,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
-use support::{ranks, run, stratigraph, succeed};
+use support::{processes_below, ranks, run, stratigraph, succeed, wait_for};
 
 struct Fixture {
     dir: tempfile::TempDir,
@@ -62,22 +61,6 @@ fn checkpoint(output: &Path) -> PathBuf {
     PathBuf::from(format!("{}.checkpoint", output.display()))
 }
 
-fn processes_below(root: u32) -> Vec<i32> {
-    let (mut found, mut todo) = (Vec::new(), vec![root]);
-    while let Some(pid) = todo.pop() {
-        let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
-        for task in tasks.flatten() {
-            let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            todo.extend(children.split_whitespace().filter_map(|c| c.parse::<u32>().ok()));
-        }
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if name.trim() == "stratigraph" {
-            found.push(pid as i32);
-        }
-    }
-    found
-}
-
 #[test]
 fn vectors_are_the_same_bytes_on_any_ranks_and_threads() {
     let fixture = Fixture::new();
@@ -113,11 +96,7 @@ fn killed_and_stopped_runs_end_in_the_same_bytes() {
             let mut command = fixture.embed(1, 1, &output, &more);
             command.env("STRATIGRAPH_EPOCH_DELAY_MS", "400");
             let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
-            let until = Instant::now() + Duration::from_secs(60);
-            while !checkpoint(&output).exists() {
-                assert!(Instant::now() < until, "no checkpoint");
-                std::thread::sleep(Duration::from_millis(3));
-            }
+            wait_for("a checkpoint", || checkpoint(&output).exists());
             for pid in processes_below(child.id()) {
                 // SAFETY: kill(2) reads two integers; the process is one that this test started.
                 unsafe { libc::kill(pid, signal) };
@@ -136,6 +115,44 @@ fn killed_and_stopped_runs_end_in_the_same_bytes() {
             assert!(!checkpoint(&output).exists());
         }
     }
+}
+
+#[test]
+fn an_output_belongs_to_one_run() {
+    let fixture = Fixture::new();
+    let output = fixture.path("claimed.h5");
+    let lock_free = |n: usize| {
+        let mut command = ranks(n, 1);
+        command.arg("embed").arg(&fixture.documents).arg("-o").arg(&output);
+        command.args(["--lock-free", "--dims", "20", "--min-count", "3", "--epochs", "8"]);
+        command
+    };
+    // Longer than the second run waits for the first to go away.
+    let mut slowly = lock_free(2);
+    slowly.env("STRATIGRAPH_EPOCH_DELAY_MS", "8000");
+    let child = slowly.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    wait_for("a checkpoint", || checkpoint(&output).exists());
+    let (code, out, err) = run(&mut lock_free(1));
+    assert!(code == 4 && err.contains("another run is writing here"), "{code}: {out}{err}");
+    for pid in processes_below(child.id()) {
+        // SAFETY: kill(2) reads two integers; the process is one that this test started.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+    child.wait_with_output().expect("a child");
+    // What it was writing when it was killed goes; what it had finished is for as many ranks.
+    let litter = fixture.path(".claimed.h5.checkpoint.7.tmp");
+    std::fs::write(&litter, "cut").expect("a file");
+    let (code, out, err) = run(&mut lock_free(1));
+    assert!(code == 4 && err.contains("lock-free run on 2 rank(s)"), "{code}: {out}{err}");
+    assert!(!litter.exists() && checkpoint(&output).exists());
+    let out = succeed(&mut lock_free(2));
+    assert!(out.contains("goes on after"), "{out}");
+    let out = succeed(&mut lock_free(1));
+    assert!(out.contains("done before"), "{out}");
+    let beside = fixture.dir.path().read_dir().expect("a directory").flatten();
+    let beside: Vec<_> =
+        beside.map(|e| e.file_name()).filter(|n| n.to_string_lossy().contains("claimed")).collect();
+    assert_eq!(beside, ["claimed.h5"]);
 }
 
 #[test]

@@ -8,8 +8,9 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use support::cluster::{Cluster, text_of, wait_until};
-use support::{finished_bytes, finished_bytes_of, results_in, stratigraph, succeed, tiles};
+use support::{finished_bytes, finished_bytes_of, results_in, run, stratigraph, succeed, tiles};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_stratigraph");
 const SCRIPT: &str = "jaccard.sbatch";
@@ -212,4 +213,19 @@ fn ranks_that_do_not_find_each_other_are_refused() {
     let wrong = launch("--mpi=none");
     assert_eq!(wrong.status.code(), Some(6), "{}", text_of(&wrong));
     assert!(text_of(&wrong).contains("srun --mpi=pmix"), "{}", text_of(&wrong));
+}
+
+/// What sites call `module` reads variables that need not be set.
+#[test]
+fn modules_are_loaded_or_the_job_ends() {
+    let prologue = |module: &str| {
+        let script = format!(
+            "module() {{ {module}; }}; STRATIGRAPH=true STRATIGRAPH_MODULES='mpi hdf5'; . slurm/prologue.sh; echo on"
+        );
+        run(Command::new("bash").args(["-c", &script]).current_dir(env!("CARGO_MANIFEST_DIR")))
+    };
+    let (code, out, _) = prologue("echo \"$1 $2 $3 $NOT_SET\"");
+    assert_eq!((code, out.as_str()), (0, "load mpi hdf5 \non\n"));
+    let (code, out, err) = prologue("return 1");
+    assert!(code == 1 && out.is_empty() && err.contains("module load mpi hdf5"), "{code}: {out}{err}");
 }

@@ -4,6 +4,8 @@ use crate::corpus::{Corpus, Error, Table};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+const ONE_PER_REPOSITORY: &str = "one-per-repository";
+
 /// Options of the commands that take images from a corpus.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Choice {
@@ -29,6 +31,11 @@ pub enum TableKind {
 }
 
 impl Choice {
+    /// The file that lists the images, if one does.
+    pub fn list(subset: &str) -> Option<&Path> {
+        (!["all", ONE_PER_REPOSITORY].contains(&subset)).then(|| Path::new(subset))
+    }
+
     /// The chosen images of a corpus.
     pub fn of_corpus<'a>(&self, corpus: &'a Corpus) -> Result<Table<'a>, Error> {
         let images = match self.kind {
@@ -40,10 +47,10 @@ impl Choice {
 
     /// The chosen images of a table.
     pub fn of_table<'a>(&self, table: Table<'a>) -> Result<Table<'a>, Error> {
-        match self.subset.as_str() {
-            "all" => Ok(table),
-            "one-per-repository" => Ok(table.select(&table.one_per_repository())),
-            file => Ok(table.select(&table.select_from_file(Path::new(file))?)),
+        match Self::list(&self.subset) {
+            Some(list) => Ok(table.select(&table.select_from_file(list)?)),
+            None if self.subset == ONE_PER_REPOSITORY => Ok(table.select(&table.one_per_repository())),
+            None => Ok(table),
         }
     }
 }

@@ -1,25 +1,31 @@
-//! A results directory belongs to one run at a time.
+//! What is written belongs to one run at a time.
 
 use super::Context;
 use crate::pairs::Error;
 use anyhow::Context as _;
 use std::fs::{File, TryLockError};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The file that is locked. It stays, and says which run was the last.
+/// The file that is locked in a directory. It stays, and says which run was the last.
 const NAME: &str = "run.lock";
 
 /// A job that was killed a moment ago may still be on its way out.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The right to write results into a directory, until it is dropped. The lock dies with its process:
-/// after a `kill -9` the next run gets it.
+/// The locks of a node that is gone live on for a lease on NFS, 90 s by default (RFC 8881, 8.3): a job
+/// that was requeued to another node waits for that.
+const PATIENCE_WITH_OTHERS: Duration = Duration::from_secs(150);
+
+/// The right to write results, until it is dropped. The lock dies with its process: after a `kill -9`
+/// the next run gets it.
 #[must_use]
 pub struct Claim {
     _file: Option<File>,
+    /// Removed when it is dropped.
+    mark: Option<PathBuf>,
 }
 
 /// Refuses on rank 0 to write over what is read. A file of two names counts as one.
@@ -29,7 +35,7 @@ pub struct Claim {
 pub fn keep_apart<'p>(
     context: &Context,
     input: &Path,
-    outputs: impl IntoIterator<Item = &'p std::path::PathBuf>,
+    outputs: impl IntoIterator<Item = &'p PathBuf>,
 ) -> Result<(), Error> {
     let identity = |path: &Path| {
         std::fs::metadata(path).ok().filter(|about| about.is_file()).map(|a| (a.dev(), a.ino()))
@@ -54,7 +60,7 @@ impl Claim {
     /// [`Error::Refused`] if another run holds the directory.
     pub fn take(context: &Context, directory: &Path) -> anyhow::Result<Self> {
         if !context.world.is_root() {
-            return Ok(Self { _file: None });
+            return Ok(Self { _file: None, mark: None });
         }
         std::fs::create_dir_all(directory).map_err(|e| match e.kind() {
             ErrorKind::AlreadyExists | ErrorKind::NotADirectory => anyhow::Error::new(Error::Refused(format!(
@@ -63,46 +69,110 @@ impl Claim {
             ))),
             _ => anyhow::Error::new(e).context(directory.display().to_string()),
         })?;
-        let path = directory.join(NAME);
-        let mut file = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .with_context(|| path.display().to_string())?;
-        let begun = Instant::now();
+        Ok(Self { _file: lock(&directory.join(NAME), directory)?, mark: None })
+    }
+
+    /// The same for one file that is written, and what stands beside it meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if another run writes it; else if the lock beside it cannot be made.
+    pub fn take_file(context: &Context, output: &Path) -> anyhow::Result<Self> {
+        if !context.world.is_root() {
+            return Ok(Self { _file: None, mark: None });
+        }
+        let name = output.file_name().unwrap_or_default().to_string_lossy();
+        let mark = output.with_file_name(format!(".{name}.lock"));
         loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if begun.elapsed() < PATIENCE => {
-                    std::thread::sleep(Duration::from_millis(100));
-                }
-                Err(TryLockError::WouldBlock) => {
-                    let mut holder = String::new();
-                    let _ = file.read_to_string(&mut holder);
+            let file = lock(&mark, output)?;
+            // The run that held it before may have removed what was locked here.
+            let locked = file.as_ref().and_then(|file| file.metadata().ok()).map(|a| (a.dev(), a.ino()));
+            if locked.is_none() || locked == std::fs::metadata(&mark).ok().map(|a| (a.dev(), a.ino())) {
+                return Ok(Self { _file: file, mark: Some(mark) });
+            }
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(mark) = &self.mark {
+            // One that stays is only litter.
+            let _ = std::fs::remove_file(mark);
+        }
+    }
+}
+
+/// Opens and locks a file, and writes into it who holds it. `what` is what it stands for.
+fn lock(path: &Path, what: &Path) -> anyhow::Result<Option<File>> {
+    let mut file = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(path)
+        .with_context(|| path.display().to_string())?;
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let begun = Instant::now();
+    let mut told = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) => {
+                let holder = std::fs::read_to_string(path).unwrap_or_default();
+                let patience = if is_elsewhere(&holder, &host) { PATIENCE_WITH_OTHERS } else { PATIENCE };
+                if begun.elapsed() >= patience {
                     return Err(Error::Refused(format!(
-                        "{}: another run is writing here ({}); wait for it, or choose another directory",
-                        directory.display(),
+                        "{}: another run is writing here ({}); wait for it, or choose another output",
+                        what.display(),
                         holder.trim(),
                     ))
                     .into());
                 }
-                Err(TryLockError::Error(e)) => {
+                if patience > PATIENCE && !told {
+                    let seconds = patience.as_secs();
                     tracing::warn!(
-                        "{}: cannot be locked ({e}); see that no other run uses it",
-                        path.display()
+                        "{}: locked by {}; waits up to {seconds} s, in case it is gone",
+                        what.display(),
+                        holder.trim()
                     );
-                    break;
+                    told = true;
                 }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Err(TryLockError::Error(e)) => {
+                tracing::warn!("{}: cannot be locked ({e}); see that no other run uses it", path.display());
+                return Ok(None);
             }
         }
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let job = std::env::var("SLURM_JOB_ID").map_or(String::new(), |id| format!(", Slurm job {id}"));
-        let holder = format!("process {} on {}{job}\n", std::process::id(), host.trim());
-        file.set_len(0)
-            .and_then(|()| file.write_all(holder.as_bytes()))
-            .with_context(|| path.display().to_string())?;
-        Ok(Self { _file: Some(file) })
+    }
+    let job = std::env::var("SLURM_JOB_ID").map_or(String::new(), |id| format!(", Slurm job {id}"));
+    let holder = format!("process {} on {}{job}\n", std::process::id(), host.trim());
+    file.set_len(0)
+        .and_then(|()| file.write_all(holder.as_bytes()))
+        .with_context(|| path.display().to_string())?;
+    Ok(Some(file))
+}
+
+/// True if the holder of a lock says that it runs on another node.
+fn is_elsewhere(holder: &str, host: &str) -> bool {
+    let named = holder.split_once(" on ").and_then(|(_, rest)| rest.split([',', '\n']).next());
+    named.is_some_and(|named| named.trim() != host.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_of_a_lock_names_its_node() {
+        for (holder, elsewhere) in [
+            ("process 7 on node1\n", false),
+            ("process 7 on node1, Slurm job 3\n", false),
+            ("process 7 on node10, Slurm job 3\n", true),
+            ("process 7 on other\n", true),
+            ("", false),
+        ] {
+            assert_eq!(is_elsewhere(holder, "node1\n"), elsewhere, "{holder}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! `stratigraph embed`.
 
-use super::claim::keep_apart;
+use super::claim::{Claim, keep_apart};
+use super::results::remove_leftovers;
 use super::{Code, Context, limits, show};
 use crate::embed::train::{Ended, State, Trainer};
 use crate::embed::vectors::{self, DocumentRows, Origin, WordRows, normalise};
@@ -45,7 +46,7 @@ pub struct Args {
 
     /// Replace the file, and the checkpoint, of another run
     #[arg(long)]
-    overwrite: bool,
+    pub(super) overwrite: bool,
 
     /// Write the words for the TensorFlow projector: DIR/vectors.tsv and DIR/metadata.tsv
     #[arg(long, value_name = "DIR")]
@@ -225,6 +226,10 @@ impl Given {
             o.min_alpha = o.min_alpha.min(o.alpha);
         }
         if self.lock_free {
+            if self.shards.is_some() {
+                let (name, value) = ("lock-free", "with shards".to_owned());
+                return Err(Error::Option { name, value, allowed: "without: each rank is a shard".into() });
+            }
             o.shards = ranks as u32;
         }
         match self.negatives {
@@ -265,8 +270,15 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     let documents_id = documents.id();
     steps.mark("read");
     let settings = serde_json::to_string(&options)?;
-    let fingerprint = fingerprint(&documents_id, &settings, args.given.lock_free);
-    if is_done(args, context, &fingerprint)? {
+    let fingerprint = fingerprint(&documents_id, &options, args.given.lock_free)?;
+    // Whose rounds a checkpoint counts: without locks those of as many ranks.
+    let attempt = if args.given.lock_free {
+        format!("{fingerprint} on {} rank(s)", world.size())
+    } else {
+        fingerprint.clone()
+    };
+    let _claim = Claim::take_file(context, &args.output)?;
+    if is_done(args, context, &fingerprint, &attempt)? {
         show::line(context, format!("{}: done before, nothing to do", args.output.display()));
         export(args, context)?;
         return Ok(Code::Done);
@@ -284,7 +296,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     tell(context, &options, &trainer);
     let path = checkpoint_path(&args.output);
     let fresh = trainer.begin(world);
-    let mut state = checkpoint::load(world, &path, &fingerprint, &trainer, fresh)?;
+    let mut state = checkpoint::load(world, &path, &attempt, &trainer, fresh)?;
     let per_epoch = u64::from(plan.rounds);
     if state.round > 0 {
         let epochs = state.round as f64 / per_epoch as f64;
@@ -296,7 +308,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     let ended = trainer.train(world, &mut state, context.stop.flag(), |state| {
         progress.set(state.round);
         if state.round.is_multiple_of(per_epoch) && state.round < trainer.rounds() {
-            checkpoint::save(world, &path, &fingerprint, state)?;
+            checkpoint::save(world, &path, &attempt, state)?;
             std::thread::sleep(std::time::Duration::from_millis(args.epoch_delay_ms));
         }
         Ok(())
@@ -304,7 +316,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     drop(progress);
     let trained = steps.mark("train");
     if ended == Ended::Stopped {
-        checkpoint::save(world, &path, &fingerprint, &state)?;
+        checkpoint::save(world, &path, &attempt, &state)?;
         show::line(context, "stopped by a signal; start the same command again to go on");
         return Ok(Code::Requeue);
     }
@@ -336,12 +348,15 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     Ok(Code::Done)
 }
 
-fn fingerprint(documents_id: &str, settings: &str, lock_free: bool) -> String {
+fn fingerprint(documents_id: &str, options: &Options, lock_free: bool) -> anyhow::Result<String> {
+    // Without locks the shards are the ranks, which are no part of what was asked for.
+    let shards = if lock_free { 0 } else { options.shards };
+    let settings = serde_json::to_string(&Options { shards, ..options.clone() })?;
     let text = format!(
         "stratigraph {} embed\ndocuments {documents_id}\n{settings}\nlock_free {lock_free}\n",
         env!("CARGO_PKG_VERSION")
     );
-    Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect()
+    Ok(Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect())
 }
 
 fn checkpoint_path(output: &Path) -> PathBuf {
@@ -350,20 +365,23 @@ fn checkpoint_path(output: &Path) -> PathBuf {
 }
 
 /// True if the output is that of this very run. Collective.
-fn is_done(args: &Args, context: &Context, fingerprint: &str) -> anyhow::Result<bool> {
+fn is_done(args: &Args, context: &Context, fingerprint: &str, attempt: &str) -> anyhow::Result<bool> {
     let mut done = [0];
     if context.world.is_root() {
         let path = &args.output;
+        let checkpoint = checkpoint_path(path);
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let names = [path, &checkpoint].map(|p| p.file_name().unwrap_or_default().to_string_lossy());
+        remove_leftovers(parent, &names.each_ref().map(AsRef::as_ref))?;
         if args.overwrite {
-            let checkpoint = checkpoint_path(path);
-            let of_this_run = |path: &Path, kind| {
+            let is_of = |path: &Path, kind, run| {
                 Reader::open(path, kind, 1).and_then(|r| r.attribute("fingerprint")).ok().as_deref()
-                    == Some(fingerprint)
+                    == Some(run)
             };
-            if checkpoint.exists() && !of_this_run(&checkpoint, checkpoint::KIND) {
+            if checkpoint.exists() && !is_of(&checkpoint, checkpoint::KIND, attempt) {
                 std::fs::remove_file(&checkpoint).with_context(|| checkpoint.display().to_string())?;
             }
-            done[0] = u64::from(of_this_run(path, vectors::KIND) && !args.given.lock_free);
+            done[0] = u64::from(is_of(path, vectors::KIND, fingerprint) && !args.given.lock_free);
         } else if path.exists() {
             let r = Reader::open(path, vectors::KIND, vectors::FORMAT_VERSION)?;
             if r.attribute("fingerprint")? != fingerprint {

@@ -81,7 +81,7 @@ struct Run<'a> {
     /// False if the documents have no word that is frequent enough.
     has_vectors: bool,
     steps: show::Steps,
-    /// That of the import or the documents, if a part of the source is lost.
+    /// That of the import or the documents, now or in an earlier start, if a part of the source is lost.
     code: Code,
 }
 
@@ -105,6 +105,9 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     let source = campaign.source.clone();
     let out = args.out.clone().unwrap_or_else(|| campaign.output.clone());
     show::line(context, format!("campaign {}: {} -> {}", campaign.name, source.display(), out.display()));
+    if context.world.is_root() {
+        record::keep_outside(&source, &out)?;
+    }
     let steps = show::Steps::begin();
     let mut run =
         Run { args, context, campaign, source, out, fresh: true, has_vectors: true, steps, code: Code::Done };
@@ -173,10 +176,21 @@ impl Run<'_> {
         Ok(is)
     }
 
+    /// The start that read the source has listed what is lost; that a part is stays true.
+    fn tell_losses(&mut self, ask: impl FnOnce() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+        if decide(self.context, ask)? {
+            show::line(self.context, "a part of the source could not be read when it was");
+            self.code = Code::DoneWithLosses;
+        }
+        Ok(())
+    }
+
     fn import(&mut self) -> anyhow::Result<Next> {
         heading(self.context, "import");
         let corpus = self.corpus();
-        if !self.is_up_to_date(&corpus, || Ok(!self.fresh && corpus.exists()))? {
+        if self.is_up_to_date(&corpus, || Ok(!self.fresh && corpus.exists()))? {
+            self.tell_losses(|| Ok(!corpus::Provenance::load(&corpus)?.complete))?;
+        } else {
             self.code = import::run(&import::Args::new(self.source.clone(), corpus), self.context)?;
         }
         self.steps.mark("import");
@@ -204,7 +218,9 @@ impl Run<'_> {
             let id = if self.campaign.is_of_dockerfiles() { None } else { Some(corpus_id(&source)?) };
             Ok(!self.fresh && documents_are_of(&documents, &json, scheme, id.as_deref()))
         };
-        if !self.is_up_to_date(&documents, known)? {
+        if self.is_up_to_date(&documents, known)? {
+            self.tell_losses(|| Ok(summary_of(&json).is_some_and(|found| found.practices.any_loss())))?;
+        } else {
             let args = tokenize::Args::new(&source, &documents, scheme, json.clone())?;
             match tokenize::make(&args, self.context)? {
                 tokenize::Ended::Stopped => return Ok(Next::Stopped),
@@ -219,7 +235,8 @@ impl Run<'_> {
     fn embed(&mut self) -> anyhow::Result<Next> {
         heading(self.context, "vectors");
         let Some(given) = self.campaign.embed.clone() else { return Ok(Next::GoOn) };
-        let args = embed::Args::new(self.path(files::DOCUMENTS), self.path(files::VECTORS), given)?;
+        let mut args = embed::Args::new(self.path(files::DOCUMENTS), self.path(files::VECTORS), given)?;
+        args.overwrite = self.args.overwrite;
         let ended = match embed::run(&args, self.context) {
             // Small corpora and such without histories still have layers to compare. All ranks see it.
             Err(e) if matches!(e.downcast_ref(), Some(crate::embed::Error::NoWords { .. })) => {
@@ -239,6 +256,7 @@ impl Run<'_> {
         heading(self.context, "similarity of all documents");
         let mut args = options.arguments(&self.path(files::VECTORS), &self.out)?;
         args.memory = self.args.memory;
+        args.overwrite = self.args.overwrite;
         let ended = cosine::compare(&args, self.context)?;
         self.steps.mark("cosine");
         Ok(if let cosine::Ended::Stopped = ended { Next::Stopped } else { Next::GoOn })
@@ -249,6 +267,7 @@ impl Run<'_> {
         let Some(options) = &self.campaign.jaccard else { return Ok(Next::GoOn) };
         let mut args = options.arguments(&self.corpus(), &self.out)?;
         args.memory = self.args.memory;
+        args.overwrite = self.args.overwrite;
         let ended = jaccard::compare(&args, self.context)?;
         self.steps.mark("jaccard");
         Ok(if let jaccard::Ended::Stopped = ended { Next::Stopped } else { Next::GoOn })
@@ -291,11 +310,14 @@ fn stats_are_of(json: &Path, corpus_file: &Path) -> anyhow::Result<bool> {
 
 /// True if both files are of these documents, made by this version; of this corpus, if it has an id.
 fn documents_are_of(documents: &Path, json: &Path, scheme: Scheme, corpus_id: Option<&str>) -> bool {
-    let Ok(text) = std::fs::read(json) else { return false };
-    let Ok(found) = serde_json::from_slice::<tokens::Summary>(&text) else { return false };
+    let Some(found) = summary_of(json) else { return false };
     let id = Reader::open_any(documents).and_then(|r| r.attribute("documents_id"));
     found.program_version == env!("CARGO_PKG_VERSION")
         && found.scheme == scheme
         && corpus_id.is_none_or(|id| id == found.source_id)
         && id.is_ok_and(|id| id == found.documents_id)
+}
+
+fn summary_of(json: &Path) -> Option<tokens::Summary> {
+    serde_json::from_slice(&std::fs::read(json).ok()?).ok()
 }

@@ -379,6 +379,16 @@ fn offsets(name: &str, offsets: &[u64], rows: usize, limit: usize) -> Result<(),
     if sound { Ok(()) } else { Err(format!("{name} does not describe {limit} elements")) }
 }
 
+impl Provenance {
+    /// Reads that of a corpus file.
+    ///
+    /// # Errors
+    /// As [`Corpus::load`].
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        read_provenance(&Reader::open(path, KIND, FORMAT_VERSION)?)
+    }
+}
+
 fn read_provenance(r: &Reader) -> Result<Provenance, Error> {
     Ok(Provenance {
         source: r.attribute("source")?,

@@ -1,9 +1,10 @@
 //! The state of training between two epochs, on disk.
 //!
-//! Kind `embed-checkpoint`. Attributes: `fingerprint` (text; of the documents and all options) and
-//! `round` (integer; rounds done). Datasets: `weights` (f32, rows of words, then of outputs, each
-//! filled up to a multiple of 16) and `documents` (f32, rows of documents in the order in which they
-//! were dealt to shards; empty if they are not learned).
+//! Kind `embed-checkpoint`. Attributes: `fingerprint` (text; of the documents and all options, of a
+//! lock-free run followed by its number of ranks) and `round` (integer; rounds done). Datasets:
+//! `weights` (f32, rows of words, then of outputs, each filled up to a multiple of 16) and
+//! `documents` (f32, rows of documents in the order in which they were dealt to shards; empty if they
+//! are not learned).
 
 use super::Error;
 use super::lanes::Chunk;
@@ -65,7 +66,15 @@ pub fn load(
         return Ok(fresh);
     }
     let r = Reader::open(path, KIND, FORMAT_VERSION)?;
-    if r.attribute("fingerprint")? != fingerprint {
+    let found = r.attribute("fingerprint")?;
+    let run = |text: &str| text.split(' ').next().unwrap_or_default().to_owned();
+    if found != fingerprint && run(&found) == run(fingerprint) {
+        let (path, ranks) = (path.display(), found.split_once(" on ").map_or("", |(_, ranks)| ranks));
+        return Err(Error::Refused(format!(
+            "{path}: is of a lock-free run on {ranks}, and goes on only there; start it so, or give --overwrite"
+        )));
+    }
+    if found != fingerprint {
         return Err(Error::Refused(format!(
             "{}: is the checkpoint of another run (other documents or other options); give the same ones, \
              another output, or --overwrite",

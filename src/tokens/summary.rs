@@ -48,6 +48,16 @@ pub enum Told {
     Dockerfiles(Box<DockerfileShares>),
 }
 
+impl Told {
+    /// True if a part of the source could not be read.
+    pub fn any_loss(&self) -> bool {
+        match self {
+            Self::Histories(_) => false,
+            Self::Dockerfiles(shares) => shares.odd.any_loss(),
+        }
+    }
+}
+
 impl Summary {
     /// What the file says it is.
     pub const KIND: &str = "stratigraph documents summary";

@@ -125,7 +125,7 @@ impl JaccardTable {
         let mut args: jaccard::Args = defaults([corpus.as_os_str(), "-o".as_ref(), out.as_os_str()])?;
         args.choice = Choice { subset: self.subset.clone(), kind: self.table };
         args.top_k = self.top_k;
-        args.min = (self.min > 0.0).then_some(self.min);
+        args.min = (self.min != 0.0).then_some(self.min);
         args.edges.clone_from(&self.edges);
         args.matrix = self.matrix;
         args.ignore_empty_layers = self.ignore_empty_layers;
@@ -201,28 +201,40 @@ pub fn is_corpus(source: &Path) -> bool {
 
 /// Sha256 over names, sizes and times of change of the source's files: whether it changed, without
 /// reading it.
+///
+/// # Errors
+/// [`Error::Source`] if there is nothing to read.
 pub fn source_state(source: &Path) -> Result<String, Error> {
     let mut files = Vec::new();
-    walk(source, &mut files).map_err(|e| Error::Source { path: source.to_owned(), reason: e.to_string() })?;
+    walk(source, &mut Vec::new(), &mut files)
+        .map_err(|e| Error::Source { path: source.to_owned(), reason: e.to_string() })?;
     files.sort();
     let sum = Sha256::digest(files.join("\n"));
     Ok(sum.iter().map(|b| format!("{b:02x}")).collect())
 }
 
-fn walk(path: &Path, files: &mut Vec<String>) -> std::io::Result<()> {
+/// Adds what lies below a path. `above` are the directories on the way there, device and inode: a link
+/// back to one of them leads nowhere new.
+fn walk(path: &Path, above: &mut Vec<(u64, u64)>, files: &mut Vec<String>) -> std::io::Result<()> {
     let about = std::fs::metadata(path)?;
     if !about.is_dir() {
         files.push(format!("{path:?} {} {}.{}", about.len(), about.mtime(), about.mtime_nsec()));
         return Ok(());
     }
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        // A dangling link is no reason to refuse a crawl; the import tells about it.
-        match walk(&entry.path(), files) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-            _ => (),
+    let this = (about.dev(), about.ino());
+    if above.contains(&this) {
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(path)?;
+    above.push(this);
+    for entry in entries {
+        let below = entry?.path();
+        // What cannot be read is no reason to refuse a crawl; the import tells about it.
+        if let Err(e) = walk(&below, above, files) {
+            files.push(format!("{below:?} {}", e.kind()));
         }
     }
+    above.pop();
     Ok(())
 }
 
@@ -245,6 +257,38 @@ mod tests {
         {
             let text = format!("name = 'a'\nsource = 'b'\noutput = 'c'\n[jaccard]\nmatrix = {value}\n");
             assert_eq!(Campaign::parse(&text).unwrap().jaccard.unwrap().matrix, wanted);
+        }
+    }
+
+    #[test]
+    fn the_state_of_a_source_is_what_its_files_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir(at("registry")).unwrap();
+        std::fs::write(at("registry/tags.json"), "[]").unwrap();
+        let state = || source_state(dir.path()).unwrap();
+        let plain = state();
+        assert_eq!(state(), plain);
+        // Links to themselves, to nothing, and back to where they are found.
+        for (link, to) in [("self", "self"), ("none", "nothing"), ("registry/up", "..")] {
+            std::os::unix::fs::symlink(to, at(link)).unwrap();
+        }
+        let linked = state();
+        assert_ne!(linked, plain);
+        assert_eq!(state(), linked);
+        std::fs::write(at("registry/tags.json"), "[1]").unwrap();
+        assert_ne!(state(), linked);
+        assert!(source_state(&at("nothing")).is_err());
+    }
+
+    #[test]
+    fn a_threshold_that_is_none_is_refused() {
+        for (min, wanted) in [("0", Some(None)), ("0.25", Some(Some(0.25))), ("nan", None), ("-0.5", None)] {
+            let text = format!("name = 'a'\nsource = 'b'\noutput = 'c'\n[jaccard]\nmin = {min}\n");
+            let table = Campaign::parse(&text).unwrap().jaccard.unwrap();
+            let args = table.arguments("b".as_ref(), "c".as_ref()).unwrap();
+            let options = crate::pairs::jaccard::Options::new(args.top_k, args.min, None);
+            assert_eq!(options.ok().map(|_| args.min), wanted, "{min}");
         }
     }
 

@@ -2,24 +2,28 @@
 
 use super::campaign::{Campaign, source_state};
 use super::{files, is_same};
+use crate::cli::choice::Choice;
 use crate::cli::results::{remove, remove_leftovers};
 use crate::cli::{cosine, jaccard};
+use crate::corpus;
 use crate::pairs::Error;
 use crate::report;
 use anyhow::Context as _;
+use sha2::{Digest, Sha256};
 use std::path::Path;
 
 /// What identifies the campaign in its results directory.
 const RECORD: &str = "run.json";
 
 /// Files that a campaign writes into its directory, besides those of the comparisons of all pairs.
-const STAGES: [&str; 8] = [
+const STAGES: [&str; 9] = [
     RECORD,
     "summary.json",
     "summary.txt",
     files::STATS,
     files::TOKENS,
     files::VECTORS,
+    CHECKPOINT,
     files::DOCUMENTS,
     files::CORPUS,
 ];
@@ -42,7 +46,7 @@ const FOREIGN: [&str; 10] = [
 ];
 
 fn record_of(campaign: &Campaign, source: &Path) -> anyhow::Result<serde_json::Value> {
-    Ok(serde_json::json!({
+    let mut record = serde_json::json!({
         "kind": "stratigraph campaign",
         "name": campaign.name,
         "program_version": env!("CARGO_PKG_VERSION"),
@@ -53,7 +57,31 @@ fn record_of(campaign: &Campaign, source: &Path) -> anyhow::Result<serde_json::V
         "embed": campaign.embed,
         "cosine": campaign.cosine,
         "jaccard": campaign.jaccard,
-    }))
+    });
+    // The name of a list is not what it lists.
+    if let Some(list) = campaign.jaccard.as_ref().and_then(|table| Choice::list(&table.subset)) {
+        let bytes = std::fs::read(list)
+            .map_err(|e| corpus::Error::Source { path: list.to_owned(), reason: e.to_string() })?;
+        let sum: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+        record["jaccard_list"] = sum.into();
+    }
+    Ok(record)
+}
+
+/// Refuses results inside of what is read: they would be read as a part of it the next time. For rank 0,
+/// before the directory is made.
+///
+/// # Errors
+/// [`Error::Refused`].
+pub fn keep_outside(source: &Path, out: &Path) -> Result<(), Error> {
+    let out = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
+    let there = out.ancestors().find_map(|above| above.canonicalize().ok());
+    match (source.canonicalize(), there) {
+        (Ok(inside), Some(there)) if inside.is_dir() && there.starts_with(&inside) => Err(Error::Refused(
+            format!("{}: lies inside the source, {}; choose another --out", out.display(), source.display()),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// What a directory is to a campaign.
@@ -111,7 +139,7 @@ pub fn begin(campaign: &Campaign, source: &Path, out: &Path, overwrite: bool) ->
         Owner::Another(_) | Owner::Nobody => (),
     }
     // The record goes first and comes last: between, the directory is nobody's.
-    let old = STAGES.iter().chain(&[CHECKPOINT]).map(|name| out.join(name));
+    let old = STAGES.iter().map(|name| out.join(name));
     for old in old.filter(|old| !is_same(old, source)) {
         remove(&old)?;
     }
@@ -133,6 +161,7 @@ fn difference(known: &serde_json::Value, record: &serde_json::Value) -> &'static
         ("embed", "[embed] differs"),
         ("cosine", "[cosine] differs"),
         ("jaccard", "[jaccard] differs"),
+        ("jaccard_list", "the list of images has changed since"),
     ];
     names.iter().find(|(n, _)| known.get(n) != record.get(n)).map_or("of another version", |n| n.1)
 }

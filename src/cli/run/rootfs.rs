@@ -99,6 +99,14 @@ fn arguments(stage: toml::Table) -> Result<Vec<String>, String> {
     Ok(arguments)
 }
 
+/// A list in the place of the campaign's images, however it names them.
+fn take_images_from(list: &Path, arguments: &mut Vec<String>) {
+    let options = arguments.iter().position(|argument| argument == "--").unwrap_or(arguments.len());
+    arguments.truncate(options);
+    arguments.retain(|argument| !argument.starts_with("--list="));
+    arguments.push(format!("--list={}", list.display()));
+}
+
 /// What clap says, in one line.
 fn refusal(path: &Path, error: &clap::Error) -> Error {
     let text = error.to_string();
@@ -120,8 +128,7 @@ pub fn run(campaign: &Campaign, args: &super::Args, context: &Context) -> anyhow
     let refuse = |error: clap::Error| refusal(&args.config, &error);
     let mut rootfs = campaign.rootfs.clone();
     if let Some(source) = &args.source {
-        rootfs.retain(|argument| !argument.starts_with("--list="));
-        rootfs.insert(0, format!("--list={}", source.display()));
+        take_images_from(source, &mut rootfs);
     }
     rootfs.insert(0, format!("--output={}", out.display()));
     let rootfs = Rootfs::try_parse_from(rootfs).map_err(refuse)?.args;
@@ -182,6 +189,15 @@ mod tests {
         assert!(campaign.classify.is_none());
         let arguments = [vec!["--output=o".to_owned()], campaign.rootfs].concat();
         assert!(Rootfs::try_parse_from(arguments).is_ok());
+    }
+
+    #[test]
+    fn another_list_replaces_all_images() {
+        let text =
+            format!("{HEAD}[rootfs]\nimages = ['x:1', '--list=y']\nlist = ['a', 'b']\nuniverse = 'u'\n");
+        let mut arguments = parse(&text).unwrap().rootfs;
+        take_images_from(Path::new("mine"), &mut arguments);
+        assert_eq!(arguments, ["--universe=u", "--list=mine"]);
     }
 
     #[test]
