@@ -177,7 +177,7 @@ def same_counts(results, peer):
         sys.exit(f"bench: the counts differ: ours {found}, scipy {expected}")
 
 
-COSINE_ROWS, STUDY_ROWS = 32768, 4096
+COSINE_ROWS, STUDY_ROWS, TURNS = 32768, 4096, 7
 TENTHS = "--edges=" + ",".join(str(i / 10) for i in range(-5, 11))
 
 
@@ -193,35 +193,29 @@ def bench_cosine():
         ]
         np.save(path, (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32))
 
-    def tiles(*options):
-        """Median seconds, and median share of the ceiling as measured before and after each run."""
-        runs, shares, before = [], [], ceiling()
-        ceilings.append(before)
-        for _ in range(REPEATS):
-            run = ranks("--threads", "1", "cosine", path, "-o", fresh("cosine"), *options)
-            after = ceiling()
-            ceilings.append(after)
-            shares.append(rate_of(run) / max(before, after))
-            runs.append(run)
-            before = after
-        return median(runs, "seconds"), statistics.median(shares), statistics.median(map(rate_of, runs))
-
-    ceilings = []
-    ours, share, rate = tiles(TENTHS)
-    fine, fine_share, fine_rate = tiles()
-    all_wanted, _, _ = tiles(TENTHS, "--top-k", "50", "--min", "0.9")
+    # The ceiling is the best of many short stretches, so the runs beside it are taken at their best, too:
+    # programs of other machines on the same processor take from caches and queues, and never give.
+    kinds = {"15 bins": [TENTHS], "200 bins": [], "all": [TENTHS, "--top-k", "50", "--min", "0.9"]}
+    runs, ceilings = {kind: [] for kind in kinds}, [ceiling()]
+    for _ in range(TURNS):
+        for kind, options in kinds.items():
+            runs[kind].append(ranks("--threads", "1", "cosine", path, "-o", fresh("cosine"), *options))
+            ceilings.append(ceiling())
+    most = max(ceilings)
+    rate, fine_rate, _ = (max(map(rate_of, runs[kind])) for kind in kinds)
+    ours, fine, _ = (median(runs[kind], "seconds") for kind in kinds)
+    best, _, all_wanted = (min(run["seconds"] for run in runs[kind]) for kind in kinds)
     numpy = run_peer("cosine-numpy", path)
     study = run_peer("cosine-study", path, STUDY_ROWS)
     scaled = study["seconds"] * (COSINE_ROWS / STUDY_ROWS) ** 2
     name = f"cosine, {COSINE_ROWS} vectors of 300, 15 bins"
-    most = statistics.median(ceilings)
     return [
         ratio(name, ours, numpy["seconds"], "numpy X @ X.T + bincount", 3),
         ratio("  the same", ours, scaled, f"the study's code, {STUDY_ROWS} rows scaled", 150),
-        of_ceiling("  tiles: useful f32 rate, of the multiply-add ceiling", rate, most, share, 88),
-        of_ceiling("  with 200 bins more", fine_rate, most, fine_share, 75),
+        of_ceiling(f"  tiles, best of {TURNS}: useful f32 rate, of the multiply-add ceiling", rate, most, 88),
+        of_ceiling("  with 200 bins more", fine_rate, most, 75),
         ratio("  with 200 bins more", fine, ours, "15 bins", None),
-        limit("  with top 50 and pairs over 0.9, to 15 bins alone", all_wanted / ours, None, "x", 1.3),
+        limit("  with top 50 and pairs over 0.9, to 15 bins alone", all_wanted / best, None, "x", 1.3),
     ]
 
 
@@ -246,7 +240,8 @@ def rate_of(run):
     return float(found[1])
 
 
-def of_ceiling(what, rate, ceiling, share, goal):
+def of_ceiling(what, rate, ceiling, goal):
+    share = rate / ceiling
     verdict = "ok" if 100 * share >= goal else "MISSED"
     return (
         what,
@@ -297,7 +292,7 @@ def document_pairs(vectors):
     rate = rate_of(tenths)
     name = "all pairs of its layer documents, weighted"
     return [
-        of_ceiling(f"{name}, 15 bins: tiles, of the ceiling", rate, most, rate / most, 200),
+        of_ceiling(f"{name}, 15 bins: tiles, of the ceiling", rate, most, 200),
         limit("  with 200 bins more, whole command", whole["seconds"], None, "s", 90),
     ]
 
