@@ -5,6 +5,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
+use stratigraph::rootfs::results::Results;
 use support::layout::{Paths, empty_files, image_of, rewrite_config};
 use support::walk::walk;
 use support::{ranks, run, sh, stratigraph, succeed, tools};
@@ -276,10 +277,26 @@ fn a_layer_is_read_where_it_is_whole_and_belies_the_images_that_are_wrong_about_
             let found = results(&dir.join(&output).join("rootfs.h5"));
             let of = |name: &str| found[&format!("oci:{name}:x")].clone();
             assert!(of("lies").is_err_and(|e| e.contains("the config's diff_id is")), "{found:?}");
+            // What it says of its layers proves nothing any more.
+            let written = Results::read(&dir.join(&output).join("rootfs.h5")).expect("results");
+            let lies = written.images.iter().find(|image| image.reference == "oci:lies:x").expect("it");
+            assert!(lies.diff_ids.is_empty() && lies.layers.is_empty(), "{lies:?}");
             for name in ["gone", "bent", "good"] {
                 assert_eq!(of(name).map(|set| set.len()), Ok(2), "{name}: {found:?}");
             }
         }
+    }
+    let base = |layout: &str| {
+        let mut command = stratigraph(1);
+        command.current_dir(dir).args(["bases", "-o", "bases.h5", "--image"]).arg(format!("oci:{layout}:x"));
+        command
+    };
+    let (code, out, err) = run(&mut base("lies"));
+    assert!(code == 4 && err.contains("the config's diff_id is"), "{code} {out}{err}");
+    assert!(!dir.join("bases.h5").exists());
+    for idle in [["--name", "oci:good:y=a:1"], ["--layers", "out-1-good"], ["--official", "a=b"]] {
+        let (code, out, err) = run(base("good").args(idle));
+        assert!(code == 4 && err.contains(idle[0]), "{code} {out}{err}");
     }
     // With no sound copy the reasons of all places are told.
     let (code, out, err) = run(rootfs(dir, 1, "none").args(["oci:gone:x", "oci:bent:x"]));
@@ -287,6 +304,41 @@ fn a_layer_is_read_where_it_is_whole_and_belies_the_images_that_are_wrong_about_
         code == 3 && err.contains("is not there; nor from oci:bent:x: the stored bytes are"),
         "{out}{err}"
     );
+}
+
+#[test]
+fn what_is_on_this_machine_is_looked_at_each_time() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    let tree = dir.join("tree");
+    std::fs::create_dir_all(tree.join("bin")).expect("a directory");
+    std::fs::write(tree.join("bin/a"), "").expect("a file");
+    std::fs::write(dir.join("universe"), "bin/a\r\nbin/b\r\n").expect("a file");
+    let layout = |path: &[u8]| {
+        empty_files(&dir.join("oci"), &[("x".to_owned(), vec![vec![path.to_vec()]])].into());
+    };
+    let found = |ranks: usize| {
+        succeed(rootfs(dir, ranks, "out").args(["rootfs:tree", "oci:oci:x"]));
+        let found = results(&dir.join("out/rootfs.h5"));
+        ["rootfs:tree", "oci:oci:x"].map(|name| found[name].clone().expect("paths"))
+    };
+    let set = |path: &[u8]| BTreeSet::from([path.to_vec()]);
+    layout(b"bin/b");
+    assert_eq!(found(1), [set(b"bin/a"), set(b"bin/b")]);
+    std::fs::rename(tree.join("bin/a"), tree.join("bin/b")).expect("renamed");
+    layout(b"bin/a");
+    assert_eq!(found(2), [set(b"bin/b"), set(b"bin/a")]);
+    // What is gone is not answered from what an earlier run found.
+    std::fs::remove_dir_all(dir.join("oci")).expect("removed");
+    empty_files(&dir.join("oci"), &[("y".to_owned(), vec![vec![b"bin/a".to_vec()]])].into());
+    let (code, out, err) = run(rootfs(dir, 1, "out").args(["rootfs:tree", "oci:oci:x"]));
+    assert!(code == 3 && err.contains("failed: oci:oci:x"), "{code} {out}{err}");
+    assert!(results(&dir.join("out/rootfs.h5"))["oci:oci:x"].is_err());
+    for (bytes, what) in [(&b"{}"[..], "JSON"), (b"a\0b", "binary"), (b"\x1f\x8b.", "compressed")] {
+        std::fs::write(dir.join("universe"), bytes).expect("a file");
+        let (code, out, err) = run(rootfs(dir, 1, "other").arg("oci:oci:y"));
+        assert!(code == 4 && err.contains(what), "{code} {out}{err}");
+    }
 }
 
 #[test]

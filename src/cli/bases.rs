@@ -1,7 +1,7 @@
 //! `stratigraph bases`.
 
 use super::registries::RegistryArgs;
-use super::rootfs::{Sources as Places, local};
+use super::rootfs::{Sources as Places, local, split};
 use super::{Code, Context, show};
 use crate::corpus::Corpus;
 use crate::h5;
@@ -13,7 +13,7 @@ use crate::rootfs::layer::{Limits, read_layer};
 use crate::rootfs::results::{KIND as ROOTFS, Results};
 use crate::rootfs::source::{Image, Layer, PlatformChoice};
 use crate::rootfs::{Digest, LayerRecord, Universe};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ pub struct Args {
     image: Vec<String>,
 
     /// Call the base made of an image so, FAMILY:VERSION or a full name; without it, it has the name of
-    /// the image
+    /// the image in its registry, layout or archive
     #[arg(long, value_name = "IMAGE=NAME", value_parser = renamed)]
     name: Vec<(String, String)>,
 
@@ -95,6 +95,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
         return Ok(Code::Usage);
     }
     let mut steps = show::Steps::begin();
+    refuse_idle_options(args)?;
     let old = match &args.add {
         Some(path) => Bases::load(path)?,
         None => Bases::new(Vec::new(), Vec::new(), Provenance::default())?,
@@ -105,7 +106,20 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     }
     new.images(args, context)?;
     steps.mark("read");
+    if let Some((name, _)) = args.name.iter().find(|(name, _)| !new.named.contains(name)) {
+        return Err(refuse(format!("--name {name}=...: no image of that name was read")));
+    }
     let bases = old.with(new.bases, new.chains, new.sources)?;
+    let copies = bases.copies();
+    for (copy, of) in &copies {
+        let [copy, of] = [copy, of].map(|i| &bases.bases[*i].name);
+        show::line(
+            context,
+            format!("passed over: {copy} has exactly the paths of {of}, whose name answers will give"),
+        );
+    }
+    let named: Vec<&String> = copies.iter().map(|(copy, _)| &bases.bases[*copy].name).collect();
+    let bases = if copies.is_empty() { bases } else { bases.retain(|base| !named.contains(&&base.name)) };
     steps.mark("join");
     if let Some(path) = &args.output {
         bases.save(path)?;
@@ -119,7 +133,26 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
         show::line(context, format!("\nbases: {}", path.display()));
     }
     show::line(context, steps.summary());
-    Ok(Code::Done)
+    Ok(if new.lost { Code::DoneWithLosses } else { Code::Done })
+}
+
+fn refuse(reason: String) -> anyhow::Error {
+    crate::pairs::Error::Refused(reason).into()
+}
+
+/// Options that could do nothing are mistakes.
+fn refuse_idle_options(args: &Args) -> anyhow::Result<()> {
+    let mut kinds = Vec::new();
+    for source in args.sources.iter().filter(|source| source.extension().is_some_and(|e| e == "h5")) {
+        kinds.push(h5::Reader::open_any(source)?.kind().as_deref() == Some(ROOTFS));
+    }
+    if args.layers.is_some() && !kinds.contains(&true) {
+        return Err(refuse("--layers is of a campaign (rootfs.h5), and none is given".into()));
+    }
+    if !args.official.is_empty() && !kinds.contains(&false) {
+        return Err(refuse("--official is of a corpus (corpus.h5), and none is given".into()));
+    }
+    Ok(())
 }
 
 #[derive(Default)]
@@ -127,6 +160,10 @@ struct Sources {
     bases: Vec<NewBase>,
     chains: Vec<Chain>,
     sources: Vec<String>,
+    /// Images that were read.
+    named: BTreeSet<String>,
+    /// Whether something that was asked for is passed over.
+    lost: bool,
 }
 
 impl Sources {
@@ -143,6 +180,7 @@ impl Sources {
             let universe = Digest(results.universe.identity());
             let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
             let count = images.bases.len();
+            self.named.extend(results.images.iter().map(|image| image.reference.clone()));
             self.sources.push(format!("campaign {name} universe {universe} ({count} bases)"));
             self.take(images, context);
         } else {
@@ -170,6 +208,10 @@ impl Sources {
             let (source, inside) = places.open(&target)?;
             let image = source.image(&inside, &PlatformChoice::default())?;
             let image = Image { reference: target.clone(), ..image };
+            self.named.insert(target.clone());
+            for note in &image.notes {
+                show::line(context, format!("note: {target}: {note}"));
+            }
             let mut record = |image: &Image, layer: &Layer| {
                 if let Some(record) = known.get(&layer.digest) {
                     return Ok(Arc::clone(record));
@@ -182,9 +224,15 @@ impl Sources {
                 Ok(record)
             };
             let mut images = Images::default();
+            if image.layers.is_empty() {
+                return Err(refuse(format!("{target}: has no layers")));
+            }
             images
                 .add(&image, args.names()(&target), &mut record)
                 .map_err(|reason| Error::Source { path: target.clone().into(), reason })?;
+            if let Some(reason) = images.skipped.first() {
+                return Err(refuse(reason.clone()));
+            }
             self.sources.extend(images.bases.iter().map(|base| base.origin.clone()));
             self.take(images, context);
         }
@@ -193,6 +241,7 @@ impl Sources {
 
     fn take(&mut self, images: Images, context: &Context) {
         tell(&images.skipped, context);
+        self.lost |= !images.skipped.is_empty();
         self.bases.extend(images.bases);
         self.chains.extend(images.chains);
     }
@@ -203,9 +252,22 @@ impl Args {
     fn names(&self) -> impl Fn(&str) -> String {
         |image| {
             let given = self.name.iter().find(|(of, _)| of == image);
-            given.map_or_else(|| image.to_owned(), |(_, name)| name.clone())
+            given.map_or_else(|| name_inside(image).to_owned(), |(_, name)| name.clone())
         }
     }
+}
+
+/// What an image is called in its place on this machine, if it has a name there.
+fn name_inside(image: &str) -> &str {
+    let inside = match local(image) {
+        Some(("rootfs", directory)) => directory.trim_end_matches('/').rsplit('/').next(),
+        Some((_, rest)) => split(image, rest).ok().and_then(|(place, name)| {
+            let name = rest.get(place.as_os_str().len() + 1..).filter(|_| !name.is_empty())?;
+            Some(name)
+        }),
+        None => None,
+    };
+    inside.filter(|name| !name.is_empty()).unwrap_or(image)
 }
 
 fn tell(skipped: &[String], context: &Context) {

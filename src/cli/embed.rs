@@ -381,7 +381,7 @@ fn is_done(args: &Args, context: &Context, fingerprint: &str, attempt: &str) -> 
             if checkpoint.exists() && !is_of(&checkpoint, checkpoint::KIND, attempt) {
                 std::fs::remove_file(&checkpoint).with_context(|| checkpoint.display().to_string())?;
             }
-            done[0] = u64::from(is_of(path, vectors::KIND, fingerprint) && !args.given.lock_free);
+            done[0] = u64::from(is_of(path, vectors::KIND, fingerprint));
         } else if path.exists() {
             let r = Reader::open(path, vectors::KIND, vectors::FORMAT_VERSION)?;
             if r.attribute("fingerprint")? != fingerprint {

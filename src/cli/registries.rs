@@ -77,6 +77,7 @@ impl RegistryArgs {
         };
         let credentials = Credentials::load(self.authfile.as_deref(), |name| std::env::var(name).ok())?;
         let client = Registry::new(settings, credentials, Arc::clone(context.stop.flag()))?;
+        let client = client.beating(context.world.heartbeat());
         Ok(Some(Registries::new(Arc::new(client))))
     }
 }

@@ -15,8 +15,9 @@ use crate::rootfs::source::{
 };
 use crate::rootfs::{Digest, Universe};
 use anyhow::{Context as _, bail};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Read the layers of images as streams: which paths of the bases each image has
@@ -96,6 +97,11 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["toc", "paths"])]
     no_layers: bool,
 
+    /// Ask registries again for images that an earlier run in this directory knows: tags move. What is on
+    /// this machine is looked at each time
+    #[arg(long)]
+    refresh: bool,
+
     /// Wait after each layer (for tests of restarts)
     #[arg(long, hide = true, env = "STRATIGRAPH_LAYER_DELAY_MS", default_value_t = 0)]
     layer_delay_ms: u64,
@@ -131,7 +137,10 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
         );
     }
     let sources = Sources::new(registries);
-    let Targets { images: targets, passed_over, failures } = targets(args, context, &sources)?;
+    let Some(Targets { images: targets, passed_over, failures }) = targets(args, context, &sources)? else {
+        show::line(context, STOPPED);
+        return Ok(Code::Requeue);
+    };
     let layers = args.layers.clone().unwrap_or_else(|| args.output.join("layers"));
     let platform = PlatformChoice { wanted: args.platform.clone(), fallback: !args.strict_platform };
     let bars = Bars::new(context);
@@ -139,6 +148,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
         universe: &universe,
         targets: &targets,
         open: &|target| sources.open(target),
+        again: &|target| args.refresh || local(target).is_some(),
         platform: &platform,
         limits: Limits {
             archive_bytes: args.max_layer,
@@ -194,17 +204,20 @@ fn conclude(
         ),
     );
     if outcome.stopped {
-        show::line(context, "stopped by a signal; start the same command again to go on");
+        show::line(context, STOPPED);
         return Ok(Code::Requeue);
     }
     if !context.world.is_root() {
         return Ok(Code::Done);
     }
+    // Of an image that failed as a whole, or is not what it says, nothing counts as known.
+    let failed: HashSet<&str> =
+        outcome.failures.iter().filter(|f| f.layer.is_none()).map(|f| f.image.as_str()).collect();
     let images = campaign.known_images()?;
     let unknown = |target: &String| Image { reference: target.clone(), ..Image::default() };
     let images = campaign.targets.iter().zip(images).map(|(target, image)| {
         let named = |image: Image| Image { reference: target.clone(), ..image };
-        image.map_or_else(|| unknown(target), named)
+        image.filter(|_| !failed.contains(target.as_str())).map_or_else(|| unknown(target), named)
     });
     let options = serde_json::json!({
         "platform": args.platform.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -256,6 +269,13 @@ fn conclude(
             show::count(results.sets.len() as u64),
         ),
     );
+    if outcome.images_found > 0 {
+        let known = show::count(outcome.images_found);
+        show::line(
+            context,
+            format!("{known} of them as an earlier run found them (--refresh asks the registries again)"),
+        );
+    }
     if !passed_over.is_empty() {
         show::line(context, passed_over_text(passed_over));
     }
@@ -277,7 +297,8 @@ fn conclude(
         eprintln!("failed: {}{layer}: {}", failure.image, failure.reason);
     }
     show::line(context, format!("results: {}", args.output.display()));
-    Ok(if outcome.failures.is_empty() { Code::Done } else { Code::DoneWithLosses })
+    let lost = !outcome.failures.is_empty() || passed_over.iter().any(|p| p.kind == list::Kind::Unreadable);
+    Ok(if lost { Code::DoneWithLosses } else { Code::Done })
 }
 
 /// How many entries of the lists were passed over, by the class of the reason.
@@ -298,8 +319,11 @@ fn read_universe(path: &Path) -> anyhow::Result<Universe> {
         Universe::from_parts(file.array("universe/bytes")?, file.array("universe/offsets")?)
             .map_err(refuse)?
     } else {
-        let lines = bytes.split(|b| *b == b'\n').map(crate::rootfs::paths::normal);
-        Universe::new(lines.filter(|p| !p.is_empty()).collect())
+        if let Some(what) = no_list(&bytes) {
+            bail!(refuse(format!("is {what}, not a list of paths, one a line")));
+        }
+        let lines = bytes.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        Universe::new(lines.map(crate::rootfs::paths::normal).filter(|p| !p.is_empty()).collect())
     };
     if universe.is_empty() {
         bail!(refuse("holds no paths".into()));
@@ -307,7 +331,20 @@ fn read_universe(path: &Path) -> anyhow::Result<Universe> {
     Ok(universe)
 }
 
+/// What a file is that cannot be a list of paths.
+fn no_list(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [b'{' | b'[', ..] => Some("JSON (`stratigraph bases` makes a database of path sets)"),
+        [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("compressed"),
+        bytes if bytes.contains(&0) => Some("a binary file"),
+        _ => None,
+    }
+}
+
+const STOPPED: &str = "stopped by a signal; start the same command again to go on";
+
 /// What is asked for.
+#[derive(Default)]
 struct Targets {
     /// All images, each once, in the order given; the same on all ranks.
     images: Vec<String>,
@@ -317,51 +354,68 @@ struct Targets {
     failures: Vec<Failure>,
 }
 
-fn targets(args: &Args, context: &Context, sources: &Sources) -> anyhow::Result<Targets> {
-    let mut message = Vec::new();
-    let (mut passed_over, mut failures) = (Vec::new(), Vec::new());
+/// The same images on all ranks; `None` if a signal came while registries were asked. Collective.
+fn targets(args: &Args, context: &Context, sources: &Sources) -> anyhow::Result<Option<Targets>> {
+    let (mut targets, mut message) = (Targets::default(), Vec::new());
     if context.world.is_root() {
-        let tags = if args.all_tags { Tags::All } else { Tags::Latest };
-        let mut all = Vec::new();
-        for name in &args.images {
-            all.extend(sources.expand(name)?);
-        }
-        for path in &args.list {
-            let list = List::read(path, tags)?;
-            passed_over.extend(list.skipped);
-            for image in list.images {
-                // One odd line, or one repository that is gone, must not end a campaign of thousands.
-                match sources.expand(&image.reference) {
-                    Ok(names) => all.extend(names),
-                    Err(e @ source::Error::Unsupported { .. }) => passed_over.push(Skipped {
-                        place: image.place,
-                        kind: list::Kind::NoReference,
-                        reason: e.beside(&image.reference),
-                    }),
-                    Err(e) => failures.push(Failure {
-                        reason: e.beside(&image.reference),
-                        image: image.reference,
-                        layer: None,
-                    }),
-                }
-            }
-        }
-        for Skipped { place, reason, .. } in &passed_over {
-            eprintln!("skipped: {place}: {reason}");
-        }
-        let mut seen = std::collections::HashSet::new();
-        all.retain(|target| seen.insert(target.clone()));
-        if all.is_empty() {
-            let reason = match failures.first() {
-                None => "no images: name some, or give --list".into(),
-                Some(failure) => format!("no images: {}: {}", failure.image, failure.reason),
-            };
-            bail!(crate::pairs::Error::Refused(reason));
-        }
-        message = serde_json::to_vec(&all)?;
+        targets = match list_targets(args, context, sources) {
+            Err(_) if context.stop.flag().load(Ordering::Relaxed) => Targets::default(),
+            listed => listed?,
+        };
+        message = serde_json::to_vec(&targets.images)?;
     }
     context.world.broadcast(&mut message);
-    Ok(Targets { images: serde_json::from_slice(&message)?, passed_over, failures })
+    if context.stop.anywhere(&context.world) {
+        return Ok(None);
+    }
+    Ok(Some(Targets { images: serde_json::from_slice(&message)?, ..targets }))
+}
+
+fn list_targets(args: &Args, context: &Context, sources: &Sources) -> anyhow::Result<Targets> {
+    let Targets { images: mut all, mut passed_over, mut failures } = Targets::default();
+    let fail = |image: &str, reason: String| Failure { image: image.to_owned(), layer: None, reason };
+    let empty = |image: &str| fail(image, "there are no images there".into());
+    for name in &args.images {
+        match sources.expand(name)? {
+            names if names.is_empty() => failures.push(empty(name)),
+            names => all.extend(names),
+        }
+    }
+    let tags = if args.all_tags { Tags::All } else { Tags::Latest };
+    for path in &args.list {
+        let list = List::read(path, tags)?;
+        passed_over.extend(list.skipped);
+        for image in list.images {
+            if context.stop.flag().load(Ordering::Relaxed) {
+                bail!(crate::pairs::Error::Stopped);
+            }
+            context.world.progress();
+            // One odd line, or one repository that is gone, must not end a campaign of thousands.
+            match sources.expand(&image.reference) {
+                Ok(names) if names.is_empty() => failures.push(empty(&image.reference)),
+                Ok(names) => all.extend(names),
+                Err(e @ source::Error::Unsupported { .. }) => passed_over.push(Skipped {
+                    place: image.place,
+                    kind: list::Kind::NoReference,
+                    reason: e.beside(&image.reference),
+                }),
+                Err(e) => failures.push(fail(&image.reference, e.beside(&image.reference))),
+            }
+        }
+    }
+    for Skipped { place, reason, .. } in &passed_over {
+        eprintln!("skipped: {place}: {reason}");
+    }
+    let mut seen = HashSet::new();
+    all.retain(|target| seen.insert(target.clone()));
+    if all.is_empty() {
+        let reason = match failures.first() {
+            None => "no images: name some, or give --list".into(),
+            Some(failure) => format!("no images: {}: {}", failure.image, failure.reason),
+        };
+        bail!(crate::pairs::Error::Refused(reason));
+    }
+    Ok(Targets { images: all, passed_over, failures })
 }
 
 /// The places that images come from, each opened once.
@@ -424,7 +478,7 @@ pub(super) fn local(target: &str) -> Option<(&str, &str)> {
 }
 
 /// `PLACE` or `PLACE:NAME`: the place is the longest one that exists.
-fn split(target: &str, rest: &str) -> source::Result<(PathBuf, String)> {
+pub(super) fn split(target: &str, rest: &str) -> source::Result<(PathBuf, String)> {
     let ends = std::iter::once(rest.len()).chain(rest.rmatch_indices(':').map(|(i, _)| i));
     for end in ends {
         if Path::new(&rest[..end]).exists() {

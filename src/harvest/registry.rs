@@ -90,6 +90,7 @@ pub struct Registry {
     pub(super) settings: Settings,
     pub(super) counters: Counters,
     stop: Arc<AtomicBool>,
+    beat: Box<dyn Fn() + Send + Sync>,
     hosts: std::sync::Mutex<HashMap<String, Arc<Host>>>,
     // Last, so that it outlives the client whose connections it drives.
     runtime: tokio::runtime::Runtime,
@@ -147,7 +148,14 @@ impl Registry {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| refuse(&e))?;
         let (counters, hosts) = Default::default();
-        Ok(Self { http, straight, credentials, settings, counters, stop, hosts, runtime })
+        let beat = Box::new(|| ());
+        Ok(Self { http, straight, credentials, settings, counters, stop, beat, hosts, runtime })
+    }
+
+    /// Calls `beat` again and again while it waits: an overloaded registry may ask for minutes of
+    /// patience, and every wait has an end of its own.
+    pub fn beating(self, beat: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { beat: Box::new(beat), ..self }
     }
 
     /// Parses an image reference; a name without a host is one of docker.io, as for docker.
@@ -271,6 +279,7 @@ impl Registry {
     pub(super) async fn unless_stopped<F: Future>(&self, what: &str, future: F) -> Result<F::Output, Error> {
         let stopped = async {
             while !self.stop.load(Ordering::Relaxed) {
+                (self.beat)();
                 tokio::time::sleep(GLANCE).await;
             }
         };

@@ -8,6 +8,9 @@ use std::collections::HashSet;
 /// The longest page of tags that is read, in bytes: registries need not heed `n`.
 const PAGE_LIMIT: u64 = 64 << 20;
 
+/// So many pages without a new tag are the last ones, whatever they link to.
+const IDLE_PAGES: u32 = 16;
+
 #[derive(Deserialize)]
 struct Page {
     #[serde(default)]
@@ -16,8 +19,9 @@ struct Page {
 
 impl Registry {
     /// All tags of the repository of `image`, in the registry's order (OCI distribution
-    /// specification, "Listing Tags"). Follows `Link: <...>; rel="next"`; a page without a new tag
-    /// ends the list, because some registries serve the same page for ever.
+    /// specification, "Listing Tags"). Follows `Link: <...>; rel="next"`; a link that
+    /// was followed before ends the list, as do many pages without a new tag: some registries serve the
+    /// same page for ever.
     ///
     /// # Errors
     /// All but [`Error::Reference`] and [`Error::Settings`].
@@ -27,7 +31,7 @@ impl Registry {
         let protocol = |reason: &str| Error::Protocol { what: what.clone(), reason: reason.to_owned() };
         self.block_on(async {
             let mut tags = Vec::new();
-            let mut seen = HashSet::new();
+            let (mut seen, mut followed, mut idle) = (HashSet::new(), HashSet::new(), 0);
             let mut path = format!("{repository}/tags/list?n=1000");
             loop {
                 let answer = self.get_whole(image, &path, &what, &[], PAGE_LIMIT).await?;
@@ -37,7 +41,9 @@ impl Registry {
                     .map_err(|_| protocol("the answer is no list of tags"))?;
                 let before = tags.len();
                 tags.extend(page.tags.unwrap_or_default().into_iter().filter(|t| seen.insert(t.clone())));
-                let Some(next) = next.filter(|_| tags.len() > before) else { return Ok(tags) };
+                idle = if tags.len() > before { 0 } else { idle + 1 };
+                let new = |next: &String| idle < IDLE_PAGES && followed.insert(next.clone());
+                let Some(next) = next.filter(new) else { return Ok(tags) };
                 path = within(&next, repository)
                     .ok_or_else(|| protocol("the next page is not of the same repository"))?;
             }

@@ -38,6 +38,8 @@ pub struct Campaign<'a> {
     pub targets: &'a [String],
     /// Gives a target's source, and its name there.
     pub open: &'a Opener<'a>,
+    /// Whether a target is asked again what it is, though an earlier run in this directory knows.
+    pub again: &'a (dyn Fn(&str) -> bool + Sync),
     /// Which platform of an index.
     pub platform: &'a PlatformChoice,
     /// Bounds on a layer.
@@ -94,6 +96,8 @@ pub struct Failure {
 pub struct Outcome {
     /// Images asked for.
     pub targets: u64,
+    /// Images that are as an earlier run found them.
+    pub images_found: u64,
     /// Distinct layers of the images.
     pub layers: u64,
     /// Layers that were read before.
@@ -154,7 +158,7 @@ impl Campaign<'_> {
     /// [`Error`] if a file cannot be read or written; the caller ends the job then.
     pub fn run(&self, world: &World) -> Result<Outcome, Error> {
         let mut outcome = Outcome { targets: self.targets.len() as u64, ..Outcome::default() };
-        let (mut images, mut failures) = self.images(world)?;
+        let (mut images, mut failures) = self.images(world, &mut outcome)?;
         let stopped = |outcome: &mut Outcome| {
             let mut told = [u64::from(self.stop.load(Ordering::Relaxed))];
             world.max_u64(&mut told);
@@ -176,6 +180,14 @@ impl Campaign<'_> {
         }
         world.broadcast(&mut bytes);
         let mut failures: Vec<Failure> = serde_json::from_slice(&bytes).unwrap_or_default();
+        // What an earlier run found of an image that cannot be had any more does not count.
+        let gone: std::collections::HashSet<&str> =
+            failures.iter().filter(|f| f.layer.is_none()).map(|f| f.image.as_str()).collect();
+        for (target, image) in self.targets.iter().zip(&mut images) {
+            if gone.contains(target.as_str()) {
+                *image = None;
+            }
+        }
         if stopped(&mut outcome) {
             return Ok(outcome);
         }
@@ -202,20 +214,29 @@ impl Campaign<'_> {
     }
 
     /// Every target's image, without what only the results need, or nothing if it failed.
-    fn images(&self, world: &World) -> Result<(Vec<Option<Image>>, Vec<Failure>), Error> {
+    fn images(
+        &self,
+        world: &World,
+        outcome: &mut Outcome,
+    ) -> Result<(Vec<Option<Image>>, Vec<Failure>), Error> {
         let directory = self.output.join("images");
         let mut plan = Vec::new();
         if world.is_root() {
             std::fs::create_dir_all(&directory).map_err(at(&directory))?;
             let known = Journal::read(&directory, self.platform)?;
             plan.extend_from_slice(&known.attempt.to_le_bytes());
-            let missing = self.targets.iter().enumerate().filter(|(_, t)| !known.images.contains_key(*t));
+            let missing = self
+                .targets
+                .iter()
+                .enumerate()
+                .filter(|(_, t)| (self.again)(t) || !known.images.contains_key(*t));
             missing.for_each(|(i, _)| plan.extend_from_slice(&(i as u32).to_le_bytes()));
         }
         world.broadcast(&mut plan);
         let mut numbers = plan.chunks_exact(4).map(|n| u32::from_le_bytes([n[0], n[1], n[2], n[3]]));
         let attempt = numbers.next().unwrap_or(0);
         let missing: Vec<_> = numbers.map(|n| n as usize).collect();
+        outcome.images_found = (self.targets.len() - missing.len()) as u64;
         let mut journal = Journal::create(&directory, world.rank(), attempt);
         let mut failures = Vec::new();
         let done = AtomicU64::new((self.targets.len() - missing.len()) as u64);

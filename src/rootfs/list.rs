@@ -132,6 +132,11 @@ impl List {
                     let reason = format!("{name:?} is no image reference");
                     self.skipped.push(Skipped { place, kind: Kind::NoReference, reason });
                 }
+                // It may hold a password, which is not to be told.
+                name if name.contains("://") => {
+                    let reason = "is an address, not an image reference (HOST/REPOSITORY:TAG)".into();
+                    self.skipped.push(Skipped { place, kind: Kind::NoReference, reason });
+                }
                 name => self.images.push(Listed { reference: name.to_owned(), place }),
             }
         }

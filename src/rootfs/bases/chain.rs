@@ -1,6 +1,6 @@
 //! Chains of layer identities: proof, from a config alone, of what an image is built on.
 
-use super::name::{official_family, version_of_tags};
+use super::name::{is_official, official_family, repository_and_tag, version_of_tags};
 use crate::corpus::{Corpus, EMPTY_DIFF_ID, KNOWN_EMPTY_LAYERS};
 use crate::strings::NONE;
 use serde::Serialize;
@@ -55,7 +55,8 @@ fn is_empty_layer(id: &str) -> bool {
 }
 
 /// Joins chains with the same identities; the names are collected. A chain that two families claim
-/// belongs to the family of the first name.
+/// belongs to the family of the first official name, else of the first name: a copy of a distribution's
+/// image under another name is still that.
 pub(super) fn join(chains: Vec<Chain>) -> Vec<Chain> {
     type NameAndFamily = (String, String);
     let mut joined: BTreeMap<(ChainKind, Vec<String>), Vec<NameAndFamily>> = BTreeMap::new();
@@ -67,7 +68,8 @@ pub(super) fn join(chains: Vec<Chain>) -> Vec<Chain> {
     let whole = joined.into_iter().filter_map(|((kind, ids), mut names)| {
         names.sort();
         names.dedup();
-        let family = names.first()?.1.clone();
+        let owner = names.iter().find(|(name, _)| is_official(name)).or(names.first())?;
+        let family = owner.1.clone();
         Some(Chain { kind, ids, family, names: names.into_iter().map(|(name, _)| name).collect() })
     });
     whole.collect()
@@ -229,7 +231,9 @@ impl<'a> ChainIndex<'a> {
 
     /// The strongest evidence that a record gives: of the kinds in their order the first that shares a
     /// whole chain; else the first that shares a beginning; else what the image says of itself. Of
-    /// several chains the longest shared; of equals the shortest chain, then the first in order.
+    /// several chains the longest shared; of equals the shortest chain, then the first in order. Where
+    /// equal beginnings are those of several families, those of one distribution decide, and nothing
+    /// else does.
     pub fn evidence(&self, record: &Record<'_>) -> Option<Evidence> {
         let found: Vec<_> =
             ChainKind::ALL.into_iter().filter_map(|kind| self.longest(kind, record)).collect();
@@ -248,13 +252,26 @@ impl<'a> ChainIndex<'a> {
             // Greatest first: whole chains, then more layers, then shorter chains, then the first.
             ((whole, n, std::cmp::Reverse(chain.ids.len()), std::cmp::Reverse(i)), chain)
         });
-        let ((whole, n, ..), chain) = scored.max_by_key(|(key, _)| *key)?;
-        let tied = candidates.iter().map(|&i| &self.chains[i as usize]).filter(|c| !whole && shared(c) == n);
-        let tags = |c: &'a Chain| c.names.iter().map(|name| name.rsplit(':').next().unwrap_or(name));
-        let version = if whole {
-            version_of_tags(&chain.family, tags(chain))
+        let ((whole, n, ..), first) = scored.max_by_key(|(key, _)| *key)?;
+        // A distribution's releases are what its own tags say, not those of copies.
+        let tags = |c: &'a Chain| {
+            let official = c.names.iter().any(|name| is_official(name));
+            let names = c.names.iter().filter(move |name| !official || is_official(name));
+            names.filter_map(|name| repository_and_tag(name).1)
+        };
+        let (chain, version) = if whole {
+            (first, version_of_tags(&first.family, tags(first)))
         } else {
-            version_of_tags(&chain.family, tied.flat_map(tags))
+            let tied = || candidates.iter().map(|&i| &self.chains[i as usize]).filter(|c| shared(c) == n);
+            let official = || tied().filter(|c| c.names.iter().any(|name| is_official(name)));
+            let chain = if tied().all(|c| c.family == first.family) {
+                first
+            } else {
+                let chain = official().min_by_key(|c| c.ids.len())?;
+                official().all(|c| c.family == chain.family).then_some(chain)?
+            };
+            let same = tied().filter(|c| c.family == chain.family);
+            (chain, version_of_tags(&chain.family, same.flat_map(tags)))
         };
         Some(Evidence {
             kind,
@@ -271,12 +288,7 @@ impl<'a> ChainIndex<'a> {
 /// What the image says of its base in its annotations.
 fn stated(record: &Record<'_>) -> Option<Evidence> {
     let name = record.base_name?;
-    let plain = name.split('@').next().unwrap_or(name);
-    let slash = plain.rfind('/').map_or(0, |at| at + 1);
-    let (repository, tag) = match plain[slash..].find(':') {
-        Some(at) => (&plain[..slash + at], Some(&plain[slash + at + 1..])),
-        None => (plain, None),
-    };
+    let (repository, tag) = repository_and_tag(name);
     let family = official_family(repository)?;
     Some(Evidence {
         kind: ChainKind::Annotation,

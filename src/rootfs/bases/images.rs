@@ -42,7 +42,12 @@ impl Identities {
         // of a layer.
         let digests = if image.digest.is_some() { image.layers.as_slice() } else { &[] };
         Self {
-            diff_ids: image.diff_ids.iter().map(text).collect(),
+            // Where there are more or fewer of them than layers, nothing says whose they are.
+            diff_ids: if image.diff_ids.len() == image.layers.len() {
+                image.diff_ids.iter().map(text).collect()
+            } else {
+                Vec::new()
+            },
             layer_digests: digests.iter().map(|layer| text(&layer.digest)).collect(),
             first_command: image.history.first().map(|entry| entry.created_by.clone()),
             base_name,
@@ -115,7 +120,16 @@ impl Images {
             self.skipped.push(format!("{image}: layer {layer} was not read ({reason})"));
             return Ok(());
         }
-        let records = image.layers.iter().map(|layer| record(image, layer)).collect::<Result<Vec<_>, _>>()?;
+        let mut records = Vec::with_capacity(image.layers.len());
+        for layer in &image.layers {
+            let read = record(image, layer)?;
+            // What only a table of contents told proves nothing.
+            let wrong = layer.contradiction(read.stored_bytes, read.diff_id);
+            if let Some(wrong) = wrong.filter(|_| !read.toc_only) {
+                return Err(wrong);
+            }
+            records.push(read);
+        }
         let paths = paths_of(records).map_err(|e| e.to_string())?;
         let (family, _) = name::family_and_version(&name);
         self.chains.extend(chains(&Identities::of(image), &family, &name));

@@ -23,7 +23,7 @@ pub use chain::{
 };
 pub use guts::{Guts, read_guts};
 pub use images::{Identities, Images, read_campaign};
-pub use name::{DISTRIBUTIONS, official_family, version_of_tag, version_of_tags};
+pub use name::{DISTRIBUTIONS, official_family, repository_and_tag, version_of_tag, version_of_tags};
 
 use super::Universe;
 use roaring::RoaringBitmap;
@@ -173,6 +173,19 @@ impl Bases {
         });
         Self::new(new.collect(), self.chains.clone(), self.provenance.clone())
             .expect("the names of a database are distinct")
+    }
+
+    /// Bases that have exactly the paths of a base of a distribution of another name: copies, beside
+    /// which nothing would be like either of them alone. Number of the copy, and of what it is.
+    pub fn copies(&self) -> Vec<(usize, usize)> {
+        let official: Vec<usize> =
+            (0..self.bases.len()).filter(|&i| name::is_official(&self.bases[i].name)).collect();
+        let of = |copy: usize| {
+            let base = &self.bases[copy];
+            let same = official.iter().find(|&&i| self.bases[i].paths == base.paths)?;
+            (!official.contains(&copy) && self.bases[*same].family != base.family).then_some((copy, *same))
+        };
+        (0..self.bases.len()).filter_map(of).collect()
     }
 
     /// The paths that some base has.

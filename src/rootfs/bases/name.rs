@@ -99,14 +99,26 @@ const CODE_NAMES: [(&str, &str, &str); 32] = [
     ("ubuntu", "noble", "24.04"),
 ];
 
+/// Repository and tag of a name; a digest behind them does not count.
+pub fn repository_and_tag(name: &str) -> (&str, Option<&str>) {
+    let plain = name.split('@').next().unwrap_or(name);
+    let slash = plain.rfind('/').map_or(0, |at| at + 1);
+    match plain[slash..].split_once(':') {
+        Some((last, tag)) => (&plain[..slash + last.len()], Some(tag)),
+        None => (plain, None),
+    }
+}
+
+/// True for an image of an official repository of a distribution.
+pub(super) fn is_official(name: &str) -> bool {
+    official_family(repository_and_tag(name).0).is_some()
+}
+
 /// Splits `docker.io/library/debian:12` into family and version. A name without a tag has the
 /// version `latest`.
 pub(super) fn family_and_version(name: &str) -> (String, String) {
-    let slash = name.rfind('/').map_or(0, |at| at + 1);
-    let (repository, tag) = match name[slash..].split_once(':') {
-        Some((last, tag)) => (&name[..slash + last.len()], tag),
-        None => (name, "latest"),
-    };
+    let (repository, tag) = repository_and_tag(name);
+    let tag = tag.unwrap_or("latest");
     let last = repository.rsplit('/').next().unwrap_or(repository);
     (official_family(repository).unwrap_or(last).to_owned(), tag.to_owned())
 }
@@ -166,6 +178,8 @@ mod tests {
         assert_eq!(split("docker.io/library/debian:12"), ("debian".into(), "12".into()));
         assert_eq!(split("localhost:5000/mine"), ("mine".into(), "latest".into()));
         assert_eq!(split("localhost:5000/a/mine:v1"), ("mine".into(), "v1".into()));
+        assert_eq!(split("docker.io/library/debian:12@sha256:ab"), ("debian".into(), "12".into()));
+        assert_eq!(split("docker.io/library/alpine@sha256:ab"), ("alpine".into(), "latest".into()));
     }
 
     #[test]

@@ -137,3 +137,45 @@ proptest! {
             whole.map(|n| (true, n)).or(part.map(|n| (false, n))));
     }
 }
+
+#[test]
+fn a_copy_of_a_distribution_is_still_that() {
+    let (debian, copy) = ("docker.io/library/debian:12", "docker.io/lab/aaa:1");
+    let both = |chains: [(&str, &str); 2]| {
+        super::chain::join(chains.map(|(f, n)| chain(ChainKind::DiffIds, f, n, &["a"])).to_vec())
+    };
+    let joined = both([("aaa", copy), ("debian", debian)]);
+    assert_eq!((joined.len(), joined[0].family.as_str()), (1, "debian"));
+    let record = Record { diff_ids: vec!["a", "b"], ..Record::default() };
+    let evidence = ChainIndex::new(&joined).evidence(&record).unwrap();
+    assert_eq!((evidence.family.as_str(), evidence.version.as_deref()), ("debian", Some("12")));
+    assert_eq!(both([("b", "x/b:1"), ("a", "x/a:1")])[0].family, "a");
+    let bases = vec![
+        base(copy, &["x", "y"]),
+        base(debian, &["x", "y"]),
+        base("lab/b:1", &["y"]),
+        base("lab/c:1", &["y"]),
+    ];
+    let bases = Bases::new(bases, Vec::new(), Provenance::default()).unwrap();
+    let copies: Vec<_> =
+        bases.copies().iter().map(|(c, of)| [*c, *of].map(|i| &bases.bases[i].name)).collect();
+    assert_eq!(copies, [[copy, debian]]);
+}
+
+#[test]
+fn beginnings_that_several_families_share_prove_none() {
+    let of = |chains: &[(&str, &str, &[&str])]| {
+        let chains = chains.iter().map(|(family, name, ids)| chain(ChainKind::DiffIds, family, name, ids));
+        let chains = super::chain::join(chains.collect());
+        let record = Record { diff_ids: vec!["r", "z"], ..Record::default() };
+        ChainIndex::new(&chains).evidence(&record).map(|e| (e.family, e.version))
+    };
+    let (mine, yours) =
+        (("mine", "lab/mine:1.0", &["r", "x"][..]), ("yours", "lab/yours:2.0", &["r", "y", "q"][..]));
+    let debian = ("debian", "docker.io/library/debian:12", &["r", "d", "e", "f"][..]);
+    let alpine = ("alpine", "alpine:3.19", &["r", "g"][..]);
+    assert_eq!(of(&[mine, yours]), None);
+    assert_eq!(of(&[mine]), Some(("mine".into(), Some("1".into()))));
+    assert_eq!(of(&[mine, yours, debian]), Some(("debian".into(), Some("12".into()))));
+    assert_eq!(of(&[mine, alpine, debian]), None);
+}

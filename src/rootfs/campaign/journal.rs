@@ -66,14 +66,15 @@ impl Journal {
                 image.history.clear();
                 image.annotations.clear();
                 image.diff_ids.clear();
-                known.images.entry(target).or_insert(image);
+                known.images.insert(target, image);
             }
         })?;
         Ok(known)
     }
 }
 
-/// Hands over every image of the journals, in the order of their files; `None` once for each file.
+/// Hands over every image of the journals, in the order of their files, so that what was learnt last
+/// comes last; `None` once for each file.
 fn visit_images(
     directory: &Path,
     platform: &PlatformChoice,
@@ -113,7 +114,7 @@ impl Campaign<'_> {
         let mut all: FxHashMap<String, Image> = FxHashMap::default();
         visit_images(&self.output.join("images"), self.platform, &mut |_, found| {
             if let Some((target, image)) = found {
-                all.entry(target).or_insert(image);
+                all.insert(target, image);
             }
         })?;
         Ok(self.targets.iter().map(|target| all.remove(target)).collect())

@@ -70,18 +70,7 @@ impl Campaign<'_> {
             let Some(image) = slot else { continue };
             let wrong = image.layers.iter().find_map(|layer| {
                 let proof = store.proof(&layer.digest).filter(|_| layer.unreadable.is_none())?;
-                let diff_id = layer.diff_id.unwrap_or(proof.diff_id);
-                if layer.size != proof.stored_bytes {
-                    let (told, found) = (layer.size, proof.stored_bytes);
-                    Some(format!("layer {}: has {found} bytes, but the manifest says {told}", layer.digest))
-                } else if diff_id != proof.diff_id {
-                    let (digest, found) = (layer.digest, proof.diff_id);
-                    Some(format!(
-                        "layer {digest}: the uncompressed archive is {found}, but the config's diff_id is {diff_id}"
-                    ))
-                } else {
-                    None
-                }
+                layer.contradiction(proof.stored_bytes, proof.diff_id)
             });
             if let Some(reason) = wrong {
                 failures.push(Failure { image: target.clone(), layer: None, reason });

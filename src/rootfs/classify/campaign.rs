@@ -3,7 +3,7 @@
 use super::joined::NOT_READ;
 use super::{ByPaths, Classifier, Evidence, Likeness};
 use crate::corpus::Corpus;
-use crate::rootfs::bases::{ChainIndex, Record, manifests_of_configs};
+use crate::rootfs::bases::{ChainIndex, Record, manifests_of_configs, official_family, repository_and_tag};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -142,9 +142,9 @@ impl StudyCheck {
     pub fn new(study: &BTreeMap<String, StudyEntry>, answers: &[Answer]) -> Self {
         let mut of_repository: BTreeMap<&str, &Answer> = BTreeMap::new();
         for answer in answers {
-            let (repository, tag) = answer.image.rsplit_once(':').unwrap_or((&answer.image, ""));
+            let (repository, tag) = repository_and_tag(&answer.image);
             let known = of_repository.entry(repository).or_insert(answer);
-            if tag == "latest" {
+            if tag == Some("latest") {
                 *known = answer;
             }
         }
@@ -154,8 +154,9 @@ impl StudyCheck {
             let Some(answer) = of_repository.get(repository.as_str()) else { continue };
             check.in_corpus += 1;
             let Some(evidence) = answer.evidence.as_ref().filter(|e| e.is_proof()) else { continue };
-            let last = entry.base_image.rsplit('/').next().unwrap_or_default();
-            let family = last.split(':').next().unwrap_or_default();
+            let repository = repository_and_tag(&entry.base_image).0;
+            let last = repository.rsplit('/').next().unwrap_or_default();
+            let family = official_family(repository).unwrap_or(last);
             let agrees = family == evidence.family;
             check.decided += 1;
             check.wrong += usize::from(!agrees);

@@ -47,7 +47,7 @@ impl Archive {
     pub fn references(&self) -> Vec<String> {
         match self {
             Self::Layout(layout) => layout.references(),
-            Self::Plain(plain) => plain.images.iter().map(Saved::name).collect(),
+            Self::Plain(plain) => plain.names(),
         }
     }
 }
@@ -90,8 +90,16 @@ impl Saved {
 }
 
 impl PlainArchive {
+    /// A name for each image; that of its config where a tag is that of several.
+    fn names(&self) -> Vec<String> {
+        let mut times: HashMap<String, u32> = HashMap::new();
+        self.images.iter().for_each(|image| *times.entry(image.name()).or_default() += 1);
+        let name = |image: &Saved| if times[&image.name()] > 1 { image.config.clone() } else { image.name() };
+        self.images.iter().map(name).collect()
+    }
+
     fn find(&self, reference: &str) -> Result<&Saved> {
-        let names = || self.images.iter().map(Saved::name).collect::<Vec<_>>().join(", ");
+        let names = || self.names().join(", ");
         let missing = |what: String| Error::Missing { place: self.files.place.clone(), what };
         if reference.is_empty() {
             return match self.images.as_slice() {
@@ -107,7 +115,12 @@ impl PlainArchive {
         ];
         let has =
             |i: &&Saved| i.config == reference || i.repo_tags.iter().flatten().any(|tag| full.contains(tag));
-        self.images.iter().find(has).ok_or_else(|| missing(format!("{reference} (there are: {})", names())))
+        let mut found = self.images.iter().filter(has);
+        match (found.next(), found.next()) {
+            (Some(only), None) => Ok(only),
+            (Some(_), Some(_)) => Err(missing(format!("a lone image {reference} (there are: {})", names()))),
+            (None, _) => Err(missing(format!("{reference} (there are: {})", names()))),
+        }
     }
 
     fn image(&self, reference: &str) -> Result<Image> {
@@ -306,6 +319,35 @@ mod tests {
         }
         let error = archive.image("lab/tool:2", &PlatformChoice::default()).unwrap_err().to_string();
         assert!(error.contains("there are: lab/tool:1"), "{error}");
+    }
+
+    #[test]
+    fn images_of_one_tag_are_told_apart_by_their_configs() {
+        let layers = [b"one".as_slice(), b"two"];
+        let configs =
+            layers.map(|layer| json!({"rootfs": {"diff_ids": [Digest::of(layer).to_string()]}}).to_string());
+        let manifest = json!([
+            {"Config": "1.json", "RepoTags": ["lab/x:1"], "Layers": ["1.tar"]},
+            {"Config": "2.json", "RepoTags": ["lab/x:1"], "Layers": ["2.tar"]},
+        ]);
+        let file = archive(
+            &[
+                ("1.tar", layers[0]),
+                ("2.tar", layers[1]),
+                ("1.json", configs[0].as_bytes()),
+                ("2.json", configs[1].as_bytes()),
+                ("manifest.json", manifest.to_string().as_bytes()),
+            ],
+            &[],
+        );
+        let archive = Archive::open(file.path()).unwrap();
+        assert_eq!(archive.references(), ["1.json", "2.json"]);
+        for (name, layer) in ["1.json", "2.json"].iter().zip(layers) {
+            let image = archive.image(name, &PlatformChoice::default()).unwrap();
+            assert_eq!(image.layers[0].digest, Digest::of(layer));
+        }
+        let error = archive.image("lab/x:1", &PlatformChoice::default()).unwrap_err().to_string();
+        assert!(error.contains("1.json, 2.json"), "{error}");
     }
 
     #[test]

@@ -118,7 +118,14 @@ pub(super) fn image(
     for _ in 0..=DEPTH {
         let manifest = parse(place, &bytes)?;
         let Some(entries) = manifest.manifests else {
-            return describe(documents, reference, place, &bytes, manifest, notes);
+            let mut image = describe(documents, reference, place, &bytes, manifest, notes)?;
+            // An image that no index led to was not chosen yet.
+            if bytes == first
+                && let Some(note) = unwanted(place, image.platform.as_ref(), choice)?
+            {
+                image.notes.push(note);
+            }
+            return Ok(image);
         };
         let (digest, note) = choose(place, &entries, choice)?;
         notes.extend(note);
@@ -145,6 +152,25 @@ fn parse(place: &str, bytes: &[u8]) -> Result<RawManifest> {
     Ok(manifest)
 }
 
+fn fits(wanted: &Platform, has: &Platform) -> bool {
+    wanted.os == has.os
+        && wanted.architecture == has.architecture
+        && (wanted.variant.is_empty() || wanted.variant == has.variant)
+}
+
+/// A note if the platform of a lone image is known and none of the wanted ones; an error if that is not
+/// to be.
+fn unwanted(place: &str, has: Option<&Platform>, choice: &PlatformChoice) -> Result<Option<String>> {
+    let Some(has) = has.filter(|has| !choice.wanted.iter().any(|wanted| fits(wanted, has))) else {
+        return Ok(None);
+    };
+    if choice.wanted.is_empty() || choice.fallback {
+        let note = format!("none of the wanted platforms; it is of {has}");
+        return Ok((!choice.wanted.is_empty()).then_some(note));
+    }
+    Err(unsupported(place, &format!("is of {has}, which is none of the wanted platforms")))
+}
+
 /// The digest of the best entry, and a note if it is not what was wanted.
 fn choose(place: &str, entries: &[Descriptor], choice: &PlatformChoice) -> Result<(Digest, Option<String>)> {
     let images: Vec<(&Descriptor, Platform)> = entries
@@ -152,11 +178,6 @@ fn choose(place: &str, entries: &[Descriptor], choice: &PlatformChoice) -> Resul
         .filter(|e| !is_attestation(e))
         .map(|e| (e, e.platform.clone().unwrap_or_default().platform()))
         .collect();
-    let fits = |wanted: &Platform, has: &Platform| {
-        wanted.os == has.os
-            && wanted.architecture == has.architecture
-            && (wanted.variant.is_empty() || wanted.variant == has.variant)
-    };
     let best = choice.wanted.iter().find_map(|w| images.iter().find(|(_, has)| fits(w, has)));
     let digest = |e: &Descriptor| digest(place, &e.digest);
     if let Some((entry, _)) = best {
@@ -364,6 +385,29 @@ mod tests {
             ],
             "annotations": {"org.opencontainers.image.base.name": "debian:12"},
         })
+    }
+
+    #[test]
+    fn a_lone_image_of_another_platform_is_told_or_refused() {
+        let mut shelf = Shelf::default();
+        let document = manifest(&mut shelf, "arm64");
+        let mut choice = PlatformChoice::default();
+        let notes = shelf.image(&document, &choice).unwrap().notes;
+        assert_eq!(notes, ["none of the wanted platforms; it is of linux/arm64"]);
+        choice.fallback = false;
+        let error = shelf.image(&document, &choice).unwrap_err().to_string();
+        assert!(error.contains("is of linux/arm64"), "{error}");
+        choice.wanted.push(
+            "linux/arm64"
+                .split_once('/')
+                .map(|(os, architecture)| Platform {
+                    os: os.into(),
+                    architecture: architecture.into(),
+                    variant: String::new(),
+                })
+                .unwrap(),
+        );
+        assert!(shelf.image(&document, &choice).unwrap().notes.is_empty());
     }
 
     #[test]

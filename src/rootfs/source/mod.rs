@@ -57,6 +57,21 @@ pub struct Layer {
     pub toc: Option<Toc>,
 }
 
+impl Layer {
+    /// What manifest or config say wrongly of a layer that proved to be of this size and content.
+    pub fn contradiction(&self, stored_bytes: u64, diff_id: Digest) -> Option<String> {
+        let digest = self.digest;
+        if self.size != stored_bytes {
+            let told = self.size;
+            return Some(format!("layer {digest}: has {stored_bytes} bytes, but the manifest says {told}"));
+        }
+        let told = self.diff_id.filter(|told| *told != diff_id)?;
+        Some(format!(
+            "layer {digest}: the uncompressed archive is {diff_id}, but the config's diff_id is {told}"
+        ))
+    }
+}
+
 /// One entry of a config's history.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct History {
