@@ -88,9 +88,15 @@ fn what_is_not_there_is_told_as_the_registry_tells_it() {
     fake.fault("other", Fault::Text(400, "no /blob?signature=hunter2"));
     let error = client.manifest(&image).unwrap_err().to_string();
     assert!(error.ends_with("lab/other:1: the answer was 400"), "{error}");
-    fake.fault("other", Fault::Text(400, "wrong\nhere"));
+    fake.fault("other", Fault::Text(400, "denied, signature hunter2"));
     let error = client.manifest(&image).unwrap_err().to_string();
-    assert!(error.ends_with("lab/other:1: the answer was 400 (wrong)"), "{error}");
+    assert!(error.ends_with("lab/other:1: the answer was 400"), "{error}");
+    fake.fault("other", Fault::Text(400, "Client sent an HTTP request to an HTTPS server.\nhere"));
+    let error = client.manifest(&image).unwrap_err().to_string();
+    assert!(
+        error.ends_with("the answer was 400 (Client sent an HTTP request to an HTTPS server.)"),
+        "{error}"
+    );
     assert!(matches!(Registry::reference("UPPER case"), Err(Error::Reference { .. })));
 }
 

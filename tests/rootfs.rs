@@ -334,6 +334,11 @@ fn what_is_on_this_machine_is_looked_at_each_time() {
     let (code, out, err) = run(rootfs(dir, 1, "out").args(["rootfs:tree", "oci:oci:x"]));
     assert!(code == 3 && err.contains("failed: oci:oci:x"), "{code} {out}{err}");
     assert!(results(&dir.join("out/rootfs.h5"))["oci:oci:x"].is_err());
+    // Lists of images that are not asked for any more, or failed, do not stay beside the others.
+    for (images, expected) in [(vec!["rootfs:tree", "oci:oci:y"], 2), (vec!["oci:oci:y"], 1)] {
+        succeed(rootfs(dir, 2, "out").args(images).args(["--paths", "lists"]));
+        assert_eq!(dir.join("lists").read_dir().expect("lists").count(), expected);
+    }
     for (bytes, what) in [(&b"{}"[..], "JSON"), (b"a\0b", "binary"), (b"\x1f\x8b.", "compressed")] {
         std::fs::write(dir.join("universe"), bytes).expect("a file");
         let (code, out, err) = run(rootfs(dir, 1, "other").arg("oci:oci:y"));

@@ -72,7 +72,11 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     let known = args.bases.as_deref().map(Bases::load).transpose()?;
     let mut answers = Vec::new();
     let mut sources = known.as_ref().map_or_else(Vec::new, |bases| bases.provenance.sources.clone());
-    for input in &args.inputs {
+    for (i, input) in args.inputs.iter().enumerate() {
+        let place = input.canonicalize().ok();
+        if place.is_some() && args.inputs[..i].iter().any(|other| other.canonicalize().ok() == place) {
+            return Err(refused(input, "is given twice, and its images would count twice".into()).into());
+        }
         let is_hdf5 = input.extension().is_some_and(|extension| extension == "h5");
         let kind = if is_hdf5 { h5::Reader::open_any(input)?.kind() } else { None };
         if kind.as_deref() == Some(ROOTFS) {

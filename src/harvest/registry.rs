@@ -363,14 +363,17 @@ pub(super) fn plain(error: reqwest::Error) -> String {
 }
 
 /// What a registry says about a refusal: the first message of its JSON (OCI distribution
-/// specification, "Error codes"), or the first line of a plain text; short and on one line.
+/// specification, "Error codes"), or that it wants TLS; short and on one line. Other texts may be those of
+/// a storage service that it led to, which repeat what a signed address holds.
 fn detail(body: &[u8]) -> String {
     let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let error = json.as_ref().map(|json| &json["errors"][0]);
     let text = match error {
         Some(error) => error["message"].as_str().or(error["code"].as_str()).unwrap_or_default(),
-        // A server that wants TLS says so like this.
-        None => std::str::from_utf8(body).ok().and_then(|text| text.lines().next()).unwrap_or_default(),
+        None => {
+            let first = std::str::from_utf8(body).ok().and_then(|text| text.lines().next());
+            first.filter(|text| text.contains("HTTPS")).unwrap_or_default()
+        }
     };
     // Pages for people are not quoted, nor addresses with a query, which may be signed.
     let text = if text.starts_with('<') || text.contains('?') { "" } else { text };

@@ -12,6 +12,7 @@ use crate::rootfs::fold::all_paths;
 use crate::rootfs::source::Image;
 use crate::rootfs::store::Store;
 use crate::world::World;
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,6 +32,10 @@ impl Campaign<'_> {
         let chains = images.iter().enumerate().filter_map(|(i, image)| Some((i, chain_of(image.as_ref()?))));
         let known = |digest: &Digest| store.has(digest, self.wanted());
         let todo: Vec<_> = chains.filter(|(_, chain)| chain.iter().all(known)).collect();
+        if world.is_root() {
+            let expected = todo.iter().map(|(i, _)| file_name(*i, &self.targets[*i])).collect();
+            remove_other_lists(directory, &expected).map_err(at(directory))?;
+        }
         let list = |number: usize| -> Result<(), Error> {
             let (i, chain) = &todo[number];
             let mut cache = Cache::default();
@@ -50,6 +55,22 @@ impl Campaign<'_> {
             written
         })
     }
+}
+
+/// Removes the lists of earlier runs that would pass for this one's: of other images, or of one that
+/// has failed since.
+fn remove_other_lists(directory: &Path, expected: &HashSet<String>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let numbered = name
+            .split_once('-')
+            .is_some_and(|(number, _)| number.len() == 6 && number.bytes().all(|b| b.is_ascii_digit()));
+        if numbered && name.ends_with(".paths") && !expected.contains(&name) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// The image's number and its name, with `_` for what file names had better not hold.
