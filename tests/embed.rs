@@ -149,6 +149,9 @@ fn an_output_belongs_to_one_run() {
     assert!(out.contains("goes on after"), "{out}");
     let out = succeed(&mut lock_free(1));
     assert!(out.contains("done before"), "{out}");
+    // A requeued job says it again.
+    let out = succeed(lock_free(1).arg("--overwrite"));
+    assert!(out.contains("done before"), "{out}");
     let beside = fixture.dir.path().read_dir().expect("a directory").flatten();
     let beside: Vec<_> =
         beside.map(|e| e.file_name()).filter(|n| n.to_string_lossy().contains("claimed")).collect();

@@ -315,6 +315,14 @@ fn tags_are_listed_over_all_pages() {
     fake.add_page(first, &["1", "2"], Some("</v2/lab/tool/tags/list?last=2>; rel=\"next\""));
     fake.add_page("/v2/lab/tool/tags/list?last=2", &["3"], None);
     assert_eq!(client.tags(&image).unwrap(), ["1", "2", "3"]);
+    // A page without tags in the middle.
+    fake.add_page(
+        "/v2/lab/tool/tags/list?last=2",
+        &[],
+        Some("</v2/lab/tool/tags/list?last=3>; rel=\"next\""),
+    );
+    fake.add_page("/v2/lab/tool/tags/list?last=3", &["4"], None);
+    assert_eq!(client.tags(&image).unwrap(), ["1", "2", "4"]);
     // The same page for ever, as from a registry that ignores `last`.
     fake.add_page("/v2/lab/tool/tags/list?last=2", &["3"], Some("</v2/lab/tool/tags/list?last=2>; rel=next"));
     assert_eq!(client.tags(&image).unwrap(), ["1", "2", "3"]);
