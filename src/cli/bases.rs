@@ -140,11 +140,16 @@ fn refuse(reason: String) -> anyhow::Error {
     crate::pairs::Error::Refused(reason).into()
 }
 
+/// True for an HDF5 file with the results of a campaign.
+fn is_campaign(path: &Path) -> Result<bool, h5::Error> {
+    Ok(h5::Reader::open_any(path)?.kind().as_deref() == Some(ROOTFS))
+}
+
 /// Options that could do nothing are mistakes.
 fn refuse_idle_options(args: &Args) -> anyhow::Result<()> {
     let mut kinds = Vec::new();
     for source in args.sources.iter().filter(|source| source.extension().is_some_and(|e| e == "h5")) {
-        kinds.push(h5::Reader::open_any(source)?.kind().as_deref() == Some(ROOTFS));
+        kinds.push(is_campaign(source)?);
     }
     if args.layers.is_some() && !kinds.contains(&true) {
         return Err(refuse("--layers is of a campaign (rootfs.h5), and none is given".into()));
@@ -173,7 +178,7 @@ impl Sources {
             tell(&guts.skipped, context);
             self.bases.extend(guts.bases);
             self.sources.push(guts.source);
-        } else if h5::Reader::open_any(path)?.kind().as_deref() == Some(ROOTFS) {
+        } else if is_campaign(path)? {
             let results = Results::read(path)?;
             let beside = path.with_file_name("layers");
             let images = read_campaign(&results, args.layers.as_ref().unwrap_or(&beside), args.names())?;
@@ -252,22 +257,19 @@ impl Args {
     fn names(&self) -> impl Fn(&str) -> String {
         |image| {
             let given = self.name.iter().find(|(of, _)| of == image);
-            given.map_or_else(|| name_inside(image).to_owned(), |(_, name)| name.clone())
+            given.map_or_else(|| name_inside(image), |(_, name)| name.clone())
         }
     }
 }
 
 /// What an image is called in its place on this machine, if it has a name there.
-fn name_inside(image: &str) -> &str {
+fn name_inside(image: &str) -> String {
     let inside = match local(image) {
-        Some(("rootfs", directory)) => directory.trim_end_matches('/').rsplit('/').next(),
-        Some((_, rest)) => split(image, rest).ok().and_then(|(place, name)| {
-            let name = rest.get(place.as_os_str().len() + 1..).filter(|_| !name.is_empty())?;
-            Some(name)
-        }),
+        Some(("rootfs", directory)) => directory.trim_end_matches('/').rsplit('/').next().map(str::to_owned),
+        Some((_, rest)) => split(image, rest).ok().map(|(_, name)| name),
         None => None,
     };
-    inside.filter(|name| !name.is_empty()).unwrap_or(image)
+    inside.filter(|name| !name.is_empty()).unwrap_or_else(|| image.to_owned())
 }
 
 fn tell(skipped: &[String], context: &Context) {

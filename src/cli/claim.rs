@@ -3,7 +3,7 @@
 use super::Context;
 use crate::pairs::Error;
 use anyhow::Context as _;
-use std::fs::{File, TryLockError};
+use std::fs::{File, Metadata, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,11 @@ pub struct Claim {
     mark: Option<PathBuf>,
 }
 
+/// What a file is, whatever its names.
+fn identity_of(about: &Metadata) -> (u64, u64) {
+    (about.dev(), about.ino())
+}
+
 /// Refuses on rank 0 to write over what is read. A file of two names counts as one.
 ///
 /// # Errors
@@ -37,9 +42,8 @@ pub fn keep_apart<'p>(
     input: &Path,
     outputs: impl IntoIterator<Item = &'p PathBuf>,
 ) -> Result<(), Error> {
-    let identity = |path: &Path| {
-        std::fs::metadata(path).ok().filter(|about| about.is_file()).map(|a| (a.dev(), a.ino()))
-    };
+    let identity =
+        |path: &Path| std::fs::metadata(path).ok().filter(Metadata::is_file).as_ref().map(identity_of);
     let Some(read) = identity(input).filter(|_| context.world.is_root()) else { return Ok(()) };
     match outputs.into_iter().find(|output| identity(output) == Some(read)) {
         Some(output) => Err(Error::Refused(format!(
@@ -85,8 +89,8 @@ impl Claim {
         loop {
             let file = lock(&mark, output)?;
             // The run that held it before may have removed what was locked here.
-            let locked = file.as_ref().and_then(|file| file.metadata().ok()).map(|a| (a.dev(), a.ino()));
-            if locked.is_none() || locked == std::fs::metadata(&mark).ok().map(|a| (a.dev(), a.ino())) {
+            let locked = file.as_ref().and_then(|file| file.metadata().ok()).as_ref().map(identity_of);
+            if locked.is_none() || locked == std::fs::metadata(&mark).ok().as_ref().map(identity_of) {
                 return Ok(Self { _file: file, mark: Some(mark) });
             }
         }

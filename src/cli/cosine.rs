@@ -2,7 +2,7 @@
 
 use super::claim::Claim;
 use super::results::{Identity, Results as Files, remove_directory};
-use super::{Code, Context, limits, show};
+use super::{Code, Context, hex, limits, show};
 use crate::pairs::cosine::files::{Origin, write_results};
 use crate::pairs::cosine::filter::Cpu;
 use crate::pairs::cosine::matrix::{Cell, MASTER, SHARDS};
@@ -318,10 +318,6 @@ fn listed_rows(path: &Path) -> anyhow::Result<Vec<u32>> {
         return Err(Error::Refused(format!("--rows {name}: lists no vector")).into());
     }
     Ok(numbers)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn tell_and_check_needs(

@@ -2,7 +2,7 @@
 
 use super::claim::{Claim, keep_apart};
 use super::results::remove_leftovers;
-use super::{Code, Context, limits, show};
+use super::{Code, Context, hex, limits, show};
 use crate::embed::train::{Ended, State, Trainer};
 use crate::embed::vectors::{self, DocumentRows, Origin, WordRows, normalise};
 use crate::embed::{
@@ -317,7 +317,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     let trained = steps.mark("train");
     if ended == Ended::Stopped {
         checkpoint::save(world, &path, &attempt, &state)?;
-        show::line(context, "stopped by a signal; start the same command again to go on");
+        show::line(context, crate::pairs::Error::Stopped);
         return Ok(Code::Requeue);
     }
     let words = plan.words as f64 * (state.round - found) as f64 / per_epoch as f64;
@@ -356,7 +356,7 @@ fn fingerprint(documents_id: &str, options: &Options, lock_free: bool) -> anyhow
         "stratigraph {} embed\ndocuments {documents_id}\n{settings}\nlock_free {lock_free}\n",
         env!("CARGO_PKG_VERSION")
     );
-    Ok(Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hex(&Sha256::digest(text)))
 }
 
 fn checkpoint_path(output: &Path) -> PathBuf {

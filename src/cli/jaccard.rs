@@ -3,7 +3,7 @@
 use super::choice::Choice;
 use super::claim::Claim;
 use super::results::{Identity, Results, remove_directory};
-use super::{Code, Context, limits, show};
+use super::{Code, Context, hex, limits, show};
 use crate::corpus::{Corpus, PublishedTable, Table, is_published_table};
 use crate::pairs::jaccard::files::{Origin, write_matrix, write_results};
 use crate::pairs::jaccard::results::{self, Counts, as_published};
@@ -300,10 +300,6 @@ fn identity(corpus_id: &str, names: &StringTable, settings: &serde_json::Value) 
         images.update(b"\n");
     }
     format!("corpus {corpus_id}\nimages {}\noptions {settings}", hex(&images.finalize()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn tell_and_check_needs(args: &Args, context: &Context, prepared: &Prepared) -> anyhow::Result<()> {

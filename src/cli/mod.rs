@@ -217,6 +217,11 @@ fn defaults<A: clap::Args>(line: [&std::ffi::OsStr; 3]) -> anyhow::Result<A> {
     Ok(A::from_arg_matches(&command.try_get_matches_from(line)?)?)
 }
 
+/// A sum as it is written into files.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
 /// Prints an error and picks the exit code. One rank's error ends the whole job: the others may
 /// be waiting for it.
 fn finish(world: Option<&World>, outcome: anyhow::Result<Code>) -> ExitCode {

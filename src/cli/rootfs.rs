@@ -6,7 +6,7 @@ use super::show::{self, Progress, Steps};
 use super::{Code, Context, limits};
 use crate::h5;
 use crate::report;
-use crate::rootfs::campaign::{Campaign, Failure, Outcome, Round};
+use crate::rootfs::campaign::{Campaign, Failure, Outcome, Round, failed_images};
 use crate::rootfs::layer::Limits;
 use crate::rootfs::list::{self, List, Skipped, Tags};
 use crate::rootfs::results::Results;
@@ -138,7 +138,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     }
     let sources = Sources::new(registries);
     let Some(Targets { images: targets, passed_over, failures }) = targets(args, context, &sources)? else {
-        show::line(context, STOPPED);
+        show::line(context, crate::pairs::Error::Stopped);
         return Ok(Code::Requeue);
     };
     let layers = args.layers.clone().unwrap_or_else(|| args.output.join("layers"));
@@ -204,15 +204,14 @@ fn conclude(
         ),
     );
     if outcome.stopped {
-        show::line(context, STOPPED);
+        show::line(context, crate::pairs::Error::Stopped);
         return Ok(Code::Requeue);
     }
     if !context.world.is_root() {
         return Ok(Code::Done);
     }
     // Of an image that failed as a whole, or is not what it says, nothing counts as known.
-    let failed: HashSet<&str> =
-        outcome.failures.iter().filter(|f| f.layer.is_none()).map(|f| f.image.as_str()).collect();
+    let failed = failed_images(&outcome.failures);
     let images = campaign.known_images()?;
     let unknown = |target: &String| Image { reference: target.clone(), ..Image::default() };
     let images = campaign.targets.iter().zip(images).map(|(target, image)| {
@@ -335,13 +334,11 @@ fn read_universe(path: &Path) -> anyhow::Result<Universe> {
 fn no_list(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [b'{' | b'[', ..] => Some("JSON (`stratigraph bases` makes a database of path sets)"),
-        [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("compressed"),
+        bytes if source::is_compressed(bytes) => Some("compressed"),
         bytes if bytes.contains(&0) => Some("a binary file"),
         _ => None,
     }
 }
-
-const STOPPED: &str = "stopped by a signal; start the same command again to go on";
 
 /// What is asked for.
 #[derive(Default)]

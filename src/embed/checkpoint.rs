@@ -67,14 +67,13 @@ pub fn load(
     }
     let r = Reader::open(path, KIND, FORMAT_VERSION)?;
     let found = r.attribute("fingerprint")?;
-    let run = |text: &str| text.split(' ').next().unwrap_or_default().to_owned();
-    if found != fingerprint && run(&found) == run(fingerprint) {
-        let (path, ranks) = (path.display(), found.split_once(" on ").map_or("", |(_, ranks)| ranks));
-        return Err(Error::Refused(format!(
-            "{path}: is of a lock-free run on {ranks}, and goes on only there; start it so, or give --overwrite"
-        )));
-    }
     if found != fingerprint {
+        if found.split(' ').next() == fingerprint.split(' ').next() {
+            let (path, ranks) = (path.display(), found.split_once(" on ").map_or("", |(_, ranks)| ranks));
+            return Err(Error::Refused(format!(
+                "{path}: is of a lock-free run on {ranks}, and goes on only there; start it so, or give --overwrite"
+            )));
+        }
         return Err(Error::Refused(format!(
             "{}: is the checkpoint of another run (other documents or other options); give the same ones, \
              another output, or --overwrite",

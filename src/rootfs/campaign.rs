@@ -13,6 +13,7 @@ use super::store::{self, Wanted};
 use crate::world::World;
 use journal::Journal;
 use roaring::RoaringBitmap;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -89,6 +90,11 @@ pub struct Failure {
     pub layer: Option<String>,
     /// Why.
     pub reason: String,
+}
+
+/// The images that failed as a whole, not for a layer.
+pub fn failed_images(failures: &[Failure]) -> HashSet<&str> {
+    failures.iter().filter(|f| f.layer.is_none()).map(|f| f.image.as_str()).collect()
 }
 
 /// How a campaign ended. The same on every rank, but for what only rank 0 has.
@@ -181,8 +187,7 @@ impl Campaign<'_> {
         world.broadcast(&mut bytes);
         let mut failures: Vec<Failure> = serde_json::from_slice(&bytes).unwrap_or_default();
         // What an earlier run found of an image that cannot be had any more does not count.
-        let gone: std::collections::HashSet<&str> =
-            failures.iter().filter(|f| f.layer.is_none()).map(|f| f.image.as_str()).collect();
+        let gone = failed_images(&failures);
         for (target, image) in self.targets.iter().zip(&mut images) {
             if gone.contains(target.as_str()) {
                 *image = None;

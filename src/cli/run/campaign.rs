@@ -2,7 +2,7 @@
 
 use crate::cli::choice::{Choice, TableKind};
 use crate::cli::jaccard::{self, Matrix};
-use crate::cli::{cosine, defaults, embed};
+use crate::cli::{cosine, defaults, embed, hex};
 use crate::corpus::{Error, is_published_table};
 use crate::tokens::Scheme;
 use serde::{Deserialize, Serialize};
@@ -209,8 +209,7 @@ pub fn source_state(source: &Path) -> Result<String, Error> {
     walk(source, &mut Vec::new(), &mut files)
         .map_err(|e| Error::Source { path: source.to_owned(), reason: e.to_string() })?;
     files.sort();
-    let sum = Sha256::digest(files.join("\n"));
-    Ok(sum.iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hex(&Sha256::digest(files.join("\n"))))
 }
 
 /// Adds what lies below a path. `above` are the directories on the way there, device and inode: a link

@@ -4,7 +4,7 @@ use super::campaign::{Campaign, source_state};
 use super::{files, is_same};
 use crate::cli::choice::Choice;
 use crate::cli::results::{remove, remove_leftovers};
-use crate::cli::{cosine, jaccard};
+use crate::cli::{cosine, hex, jaccard};
 use crate::corpus;
 use crate::pairs::Error;
 use crate::report;
@@ -62,8 +62,7 @@ fn record_of(campaign: &Campaign, source: &Path) -> anyhow::Result<serde_json::V
     if let Some(list) = campaign.jaccard.as_ref().and_then(|table| Choice::list(&table.subset)) {
         let bytes = std::fs::read(list)
             .map_err(|e| corpus::Error::Source { path: list.to_owned(), reason: e.to_string() })?;
-        let sum: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
-        record["jaccard_list"] = sum.into();
+        record["jaccard_list"] = hex(&Sha256::digest(bytes)).into();
     }
     Ok(record)
 }

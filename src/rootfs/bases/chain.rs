@@ -45,6 +45,13 @@ pub struct Chain {
     pub names: Vec<String>,
 }
 
+impl Chain {
+    /// True if a distribution's own image is this chain.
+    fn is_official(&self) -> bool {
+        self.names.iter().any(|name| is_official(name))
+    }
+}
+
 /// True for the diff_id of a layer without content.
 pub fn is_empty_diff_id(id: &str) -> bool {
     id == EMPTY_DIFF_ID
@@ -255,7 +262,7 @@ impl<'a> ChainIndex<'a> {
         let ((whole, n, ..), first) = scored.max_by_key(|(key, _)| *key)?;
         // A distribution's releases are what its own tags say, not those of copies.
         let tags = |c: &'a Chain| {
-            let official = c.names.iter().any(|name| is_official(name));
+            let official = c.is_official();
             let names = c.names.iter().filter(move |name| !official || is_official(name));
             names.filter_map(|name| repository_and_tag(name).1)
         };
@@ -263,7 +270,7 @@ impl<'a> ChainIndex<'a> {
             (first, version_of_tags(&first.family, tags(first)))
         } else {
             let tied = || candidates.iter().map(|&i| &self.chains[i as usize]).filter(|c| shared(c) == n);
-            let official = || tied().filter(|c| c.names.iter().any(|name| is_official(name)));
+            let official = || tied().filter(|c| c.is_official());
             let chain = if tied().all(|c| c.family == first.family) {
                 first
             } else {

@@ -23,7 +23,9 @@ pub use chain::{
 };
 pub use guts::{Guts, read_guts};
 pub use images::{Identities, Images, read_campaign};
-pub use name::{DISTRIBUTIONS, official_family, repository_and_tag, version_of_tag, version_of_tags};
+pub use name::{
+    DISTRIBUTIONS, family_and_version, official_family, repository_and_tag, version_of_tag, version_of_tags,
+};
 
 use super::Universe;
 use roaring::RoaringBitmap;

@@ -116,7 +116,7 @@ pub(super) fn is_official(name: &str) -> bool {
 
 /// Splits `docker.io/library/debian:12` into family and version. A name without a tag has the
 /// version `latest`.
-pub(super) fn family_and_version(name: &str) -> (String, String) {
+pub fn family_and_version(name: &str) -> (String, String) {
     let (repository, tag) = repository_and_tag(name);
     let tag = tag.unwrap_or("latest");
     let last = repository.rsplit('/').next().unwrap_or(repository);

@@ -3,7 +3,9 @@
 use super::joined::NOT_READ;
 use super::{ByPaths, Classifier, Evidence, Likeness};
 use crate::corpus::Corpus;
-use crate::rootfs::bases::{ChainIndex, Record, manifests_of_configs, official_family, repository_and_tag};
+use crate::rootfs::bases::{
+    ChainIndex, Record, family_and_version, manifests_of_configs, repository_and_tag,
+};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -154,13 +156,11 @@ impl StudyCheck {
             let Some(answer) = of_repository.get(repository.as_str()) else { continue };
             check.in_corpus += 1;
             let Some(evidence) = answer.evidence.as_ref().filter(|e| e.is_proof()) else { continue };
-            let repository = repository_and_tag(&entry.base_image).0;
-            let last = repository.rsplit('/').next().unwrap_or_default();
-            let family = official_family(repository).unwrap_or(last);
+            let (family, _) = family_and_version(&entry.base_image);
             let agrees = family == evidence.family;
             check.decided += 1;
             check.wrong += usize::from(!agrees);
-            *confusion.entry((evidence.family.clone(), family.to_owned())).or_default() += 1;
+            *confusion.entry((evidence.family.clone(), family)).or_default() += 1;
             check.images.push(Comparison {
                 image: answer.image.clone(),
                 published: entry.base_image.clone(),

@@ -230,7 +230,7 @@ impl TarFiles {
 }
 
 /// True for the first bytes of gzip and zstd.
-fn is_compressed(begin: &[u8]) -> bool {
+pub fn is_compressed(begin: &[u8]) -> bool {
     begin.starts_with(&[0x1f, 0x8b]) || begin.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
 }
 

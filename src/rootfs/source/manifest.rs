@@ -115,12 +115,12 @@ pub(super) fn image(
     let place = if reference.is_empty() { documents.place() } else { reference };
     let mut notes = Vec::new();
     let mut bytes = first.to_vec();
-    for _ in 0..=DEPTH {
+    for depth in 0..=DEPTH {
         let manifest = parse(place, &bytes)?;
         let Some(entries) = manifest.manifests else {
             let mut image = describe(documents, reference, place, &bytes, manifest, notes)?;
             // An image that no index led to was not chosen yet.
-            if bytes == first
+            if depth == 0
                 && let Some(note) = unwanted(place, image.platform.as_ref(), choice)?
             {
                 image.notes.push(note);
@@ -161,12 +161,11 @@ fn fits(wanted: &Platform, has: &Platform) -> bool {
 /// A note if the platform of a lone image is known and none of the wanted ones; an error if that is not
 /// to be.
 fn unwanted(place: &str, has: Option<&Platform>, choice: &PlatformChoice) -> Result<Option<String>> {
-    let Some(has) = has.filter(|has| !choice.wanted.iter().any(|wanted| fits(wanted, has))) else {
-        return Ok(None);
-    };
-    if choice.wanted.is_empty() || choice.fallback {
-        let note = format!("none of the wanted platforms; it is of {has}");
-        return Ok((!choice.wanted.is_empty()).then_some(note));
+    let suits =
+        |has: &Platform| choice.wanted.is_empty() || choice.wanted.iter().any(|wanted| fits(wanted, has));
+    let Some(has) = has.filter(|has| !suits(has)) else { return Ok(None) };
+    if choice.fallback {
+        return Ok(Some(format!("none of the wanted platforms; it is of {has}")));
     }
     Err(unsupported(place, &format!("is of {has}, which is none of the wanted platforms")))
 }
@@ -397,16 +396,8 @@ mod tests {
         choice.fallback = false;
         let error = shelf.image(&document, &choice).unwrap_err().to_string();
         assert!(error.contains("is of linux/arm64"), "{error}");
-        choice.wanted.push(
-            "linux/arm64"
-                .split_once('/')
-                .map(|(os, architecture)| Platform {
-                    os: os.into(),
-                    architecture: architecture.into(),
-                    variant: String::new(),
-                })
-                .unwrap(),
-        );
+        let arm64 = Platform { os: "linux".into(), architecture: "arm64".into(), variant: String::new() };
+        choice.wanted.push(arm64);
         assert!(shelf.image(&document, &choice).unwrap().notes.is_empty());
     }
 

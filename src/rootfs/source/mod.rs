@@ -10,7 +10,7 @@ mod manifest;
 mod registry;
 mod tree;
 
-pub use archive::{Archive, PlainArchive};
+pub use archive::{Archive, PlainArchive, is_compressed};
 pub use layout::Layout;
 pub use registry::Registries;
 pub use tree::Tree;
