@@ -271,6 +271,19 @@ fn campaign_files_and_directories_that_are_none() {
         "wrong.toml: line 5: matrix is true, false or \"small\"",
     );
     refused(&mut campaign(&config(), &dir.path().join("none"), &out), 4, "none");
+    // What a later stage would refuse is refused before the first.
+    let text = std::fs::read_to_string(config()).unwrap();
+    for (from, to, reason) in [
+        ("[cosine]\n", "[cosine]\nedges = [1.0, 0.0]\n", "wrong.toml: [cosine] --edges"),
+        ("[cosine]\n", "[cosine]\nmin = nan\n", "wrong.toml: [cosine] --min"),
+        ("min = 0.5\n", "min = 7.0\n", "wrong.toml: [jaccard] --min"),
+        ("dims = 32\n", "dims = 0\n", "wrong.toml: [embed]"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        std::fs::write(&wrong, text.replace(from, to)).unwrap();
+        refused(&mut campaign(&wrong, &sample(), &out), 4, reason);
+    }
+    assert!(!out.exists());
     // A file where the results directory should be.
     let out = dir.path().join("file");
     std::fs::write(&out, "mine").unwrap();

@@ -122,7 +122,9 @@ fn bad_input_is_refused_with_its_place() {
         ([1.0, 0.0, 0.0, f32::INFINITY], &["--normalize"], "row 1: column 1 is inf"),
         ([1.0, 0.0, 3.0, 4.0], &[], "row 1: has length 5.000000, not 1; give --normalize"),
         ([1.0, 0.0, 0.0, 1.0], &["--edges=1,0"], "ascending"),
+        ([1.0, 0.0, 0.0, 1.0], &["--edges", "-0.5,-1"], "ascending"),
         ([1.0, 0.0, 0.0, 1.0], &["--min", "nan"], "a threshold is a number"),
+        ([1.0, 0.0, 0.0, 1.0], &["--min", "1.5"], "a threshold is a number from -1 to 1"),
     ] {
         let (code, err) = refused(&values, more);
         assert!(code == 4 && err.contains(reason), "{code}: {err}");
@@ -192,11 +194,27 @@ fn a_lost_part_of_the_matrix_is_missed() {
     let mut slow = command(1, &file, &output);
     slow.args(matrix);
     stop_after_a_tile(&mut slow, &output);
-    std::fs::remove_dir_all(output.join("matrix")).expect("shards");
+    std::fs::remove_dir_all(output.join("cosine-matrix")).expect("shards");
     let (code, _, err) = run(command(1, &file, &output).args(matrix));
     assert!(code != 0 && err.contains("rank-0000.000.h5: is missing"), "{code}: {err}");
     std::fs::remove_dir_all(output.join("journal-cosine")).expect("a journal");
     succeed(command(1, &file, &output).args(matrix));
+    // Of results that are done, too; what others have put beside the shards stays.
+    for spoilt in ["cosine-matrix", "cosine.h5"] {
+        let done = succeed(command(1, &file, &output).args(matrix));
+        assert!(done.contains("done before"), "{done}");
+        std::fs::write(output.join("cosine-matrix/notes.txt"), "mine").expect("a file");
+        match spoilt {
+            "cosine.h5" => std::fs::write(output.join(spoilt), "").expect("a file"),
+            _ => std::fs::remove_dir_all(output.join(spoilt)).expect("shards"),
+        }
+        let again = succeed(command(1, &file, &output).args(matrix));
+        assert!(!again.contains("done before"), "{again}");
+    }
+    // Nor is a file written over that is read.
+    let name = output.join("cosine-matrix.h5");
+    let (code, _, err) = run(command(1, &name, &output).args(matrix).arg("--overwrite"));
+    assert!(code == 4 && err.contains("is what is read"), "{code}: {err}");
 }
 
 /// Counts, mean and neighbours against NumPy in float64, read back through h5py.
@@ -246,7 +264,7 @@ fn the_matrix_is_that_of_float64() {
         succeed(command.args(["--matrix", cell]));
         let own = Reader::open(&output.join("cosine.h5"), "cosine", 1).expect("results");
         let representative: Vec<u32> = own.array("groups/representative").expect("rows");
-        let file = Reader::open(&output.join("matrix.h5"), "cosine-matrix", 1).expect("a matrix");
+        let file = Reader::open(&output.join("cosine-matrix.h5"), "cosine-matrix", 1).expect("a matrix");
         let rows: Vec<u32> = file.array("rows").expect("rows");
         assert_eq!(file.shape("scores").expect("a shape"), [rows.len(), representative.len()]);
         let row = |i: u32| {
@@ -294,7 +312,7 @@ fn the_matrix_is_that_of_float64() {
     let mut slow = command(1, &file, &stopped);
     slow.args(["--matrix", "f32", "--tile-rows", "60"]).env("STRATIGRAPH_TILE_DELAY_MS", "100");
     let mut child = slow.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
-    wait_for("a shard", || stopped.join("matrix/rank-0000.000.h5").exists());
+    wait_for("a shard", || stopped.join("cosine-matrix/rank-0000.000.h5").exists());
     std::thread::sleep(Duration::from_millis(300));
     // SAFETY: kill(2) reads two integers; the process is one that this test started.
     unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };

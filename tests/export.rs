@@ -119,6 +119,47 @@ fn files_that_are_no_corpus_are_refused() {
 }
 
 #[test]
+fn pipes_and_links_stay_what_they_are() {
+    use std::os::unix::fs::FileTypeExt;
+    let dir = tempfile::tempdir().unwrap();
+    let corpus = corpus(dir.path());
+    let (file, link, pipe) = (dir.path().join("t.csv"), dir.path().join("link.csv"), dir.path().join("pipe"));
+    std::fs::write(&file, "an older file").unwrap();
+    std::os::unix::fs::symlink("t.csv", &link).unwrap();
+    succeed(&mut export(&corpus, "--csv", &link));
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    let table = std::fs::read(&file).unwrap();
+    assert!(table.len() > 1000);
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reading = std::process::Command::new("cat")
+        .arg(&pipe)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("cat starts");
+    succeed(&mut export(&corpus, "--csv", &pipe));
+    assert!(reading.wait_with_output().unwrap().stdout == table);
+    assert!(std::fs::metadata(&pipe).unwrap().file_type().is_fifo());
+    // One file cannot be two.
+    refused(export(&corpus, "--csv", &file).arg("--sqlite").arg(&file), 4, "would be written twice");
+    refused(export(&corpus, "--csv", &link).arg("--sqlite").arg(&file), 4, "would be written twice");
+    assert!(std::fs::read(&file).unwrap() == table);
+}
+
+#[test]
+fn what_cannot_be_printed_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let corpus = corpus(dir.path());
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").expect("the full device");
+    for arguments in [&["inspect", "corpus.h5"][..], &["stats", "corpus.h5"], &["completions", "bash"]] {
+        let output = stratigraph(1).current_dir(dir.path()).args(arguments).stdout(full()).output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(74), "{arguments:?}: {err}");
+        assert!(err.contains("standard output cannot be written") && err.lines().count() == 1, "{err}");
+    }
+    assert!(corpus.exists());
+}
+
+#[test]
 fn what_cannot_be_written_is_told_and_what_was_there_stays() {
     let dir = tempfile::tempdir().unwrap();
     let corpus = corpus(dir.path());

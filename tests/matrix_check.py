@@ -18,7 +18,7 @@ vectors, results, cell = sys.argv[1:]
 x = np.load(vectors).astype(np.float64)
 with h5py.File(os.path.join(results, "cosine.h5")) as file:
     x = x[file["groups/representative"][:]]
-with h5py.File(os.path.join(results, "matrix.h5")) as file:
+with h5py.File(os.path.join(results, "cosine-matrix.h5")) as file:
     scores, rows = file["scores"], file["rows"][:]
     assert scores.is_virtual, "no virtual master"
     shards = {source.file_name for source in scores.virtual_sources()}

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use stratigraph::rootfs::results::Results;
 use support::layout::{empty_files, image_of};
 use support::registry::Served;
-use support::{ranks, run, sh, stratigraph, succeed, tools};
+use support::{ranks, run, sh, stratigraph, succeed, terminated_when, tools};
 
 /// Three images on one base, and an index of two platforms, in the layout `oci`.
 fn images(directory: &Path) {
@@ -395,6 +395,48 @@ fn evidence_needs_no_layer_and_a_repository_that_is_gone_is_one_failure() {
     }
     let about = std::fs::read_to_string(dir.join("out/rootfs.json")).expect("a file");
     assert!(about.contains("lab/gone:*"), "{about}");
+}
+
+#[test]
+fn tags_are_waited_for_with_patience_and_a_signal_ends_the_wait() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    empty_files(&dir.join("oci"), &[("b".to_owned(), vec![vec![b"bin/sh".to_vec()]])].into());
+    std::fs::write(dir.join("universe"), "bin/sh\n").expect("a file");
+    let fake = FakeRegistry::start();
+    serve(&fake, &dir.join("oci"), "b");
+    fake.add_page("/v2/lab/tool/tags/list?n=1000", &["b"], None);
+    let rootfs = |ranks: Command, out: &str| {
+        let mut command = ranks;
+        command.current_dir(dir).args(["--stall-seconds", "1", "rootfs", "--universe", "universe"]);
+        command.args(["--plain-http", fake.address(), "-o", out, &format!("{}/lab/tool:*", fake.address())]);
+        command
+    };
+    // To wait as long as one is told to is no stall, whoever waits for whom.
+    fake.fault("tags", Fault::Status(429, vec!["Retry-After: 4".into()]));
+    let (code, out, err) = run(&mut rootfs(ranks(2, 1), "out"));
+    assert!(code == 0 && out.contains("1 read now"), "{code} {out}{err}");
+    assert_eq!(fake.asked("tags").len(), 2);
+    fake.fault("tags", Fault::Status(429, vec!["Retry-After: 600".into()]));
+    let begun = std::time::Instant::now();
+    let (code, text) =
+        terminated_when(&mut rootfs(stratigraph(1), "again"), || fake.asked("tags").len() == 3);
+    assert_eq!(code, 75, "{text}");
+    assert!(begun.elapsed().as_secs() < 60 && fake.asked("tags").len() == 3, "{text}");
+}
+
+#[test]
+fn passwords_in_a_list_are_not_repeated() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    std::fs::write(dir.join("universe"), "bin/sh\n").expect("a file");
+    std::fs::write(dir.join("list"), "https://user:hunter2@registry.example/lab/tool:1\n").expect("a file");
+    let options = ["rootfs", "--universe", "universe", "--list", "list", "-o", "out"];
+    let (code, out, err) = run(stratigraph(1).current_dir(dir).args(options));
+    assert!(code != 0 && !format!("{out}{err}").contains("hunter2"), "{code} {out}{err}");
+    assert!(err.contains("list:1: "), "{err}");
+    let kept = std::fs::read_to_string(dir.join("out/rootfs.json")).unwrap_or_default();
+    assert!(!kept.contains("hunter2"), "{kept}");
 }
 
 #[test]

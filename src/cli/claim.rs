@@ -33,7 +33,8 @@ fn identity_of(about: &Metadata) -> (u64, u64) {
     (about.dev(), about.ino())
 }
 
-/// Refuses on rank 0 to write over what is read. A file of two names counts as one.
+/// Refuses on rank 0 to write over what is read, and two things into one file. A file of two names counts as
+/// one.
 ///
 /// # Errors
 /// [`Error::Refused`].
@@ -42,16 +43,30 @@ pub fn keep_apart<'p>(
     input: &Path,
     outputs: impl IntoIterator<Item = &'p PathBuf>,
 ) -> Result<(), Error> {
+    if !context.world.is_root() {
+        return Ok(());
+    }
     let identity =
         |path: &Path| std::fs::metadata(path).ok().filter(Metadata::is_file).as_ref().map(identity_of);
-    let Some(read) = identity(input).filter(|_| context.world.is_root()) else { return Ok(()) };
-    match outputs.into_iter().find(|output| identity(output) == Some(read)) {
-        Some(output) => Err(Error::Refused(format!(
-            "{}: is what is read, and would be written over; name another file",
-            output.display()
-        ))),
-        None => Ok(()),
+    let read = identity(input);
+    let mut before: Vec<&PathBuf> = Vec::new();
+    for output in outputs {
+        let own = identity(output);
+        let refuse =
+            |reason| Err(Error::Refused(format!("{}: {reason}; name another file", output.display())));
+        if own.is_some() && own == read {
+            return refuse("is what is read, and would be written over");
+        }
+        let same = |other: &&PathBuf| match own {
+            Some(own) => identity(other) == Some(own),
+            None => *other == output && !output.exists(),
+        };
+        if before.iter().any(same) {
+            return refuse("would be written twice");
+        }
+        before.push(output);
     }
+    Ok(())
 }
 
 impl Claim {

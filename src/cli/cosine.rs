@@ -1,6 +1,6 @@
 //! `stratigraph cosine`.
 
-use super::claim::Claim;
+use super::claim::{Claim, keep_apart};
 use super::results::{Identity, Results as Files, remove_directory};
 use super::{Code, Context, hex, limits, show};
 use crate::pairs::cosine::files::{Origin, write_results};
@@ -8,7 +8,7 @@ use crate::pairs::cosine::filter::Cpu;
 use crate::pairs::cosine::matrix::{Cell, MASTER, SHARDS};
 use crate::pairs::cosine::results::Results;
 use crate::pairs::cosine::rows::Groups;
-use crate::pairs::cosine::{Cluster, JOURNAL, Needs, Options, Prepared, Source, Summary};
+use crate::pairs::cosine::{Cluster, JOURNAL, Needs, Options, Prepared, Source, Summary, source};
 use crate::pairs::{Error, Job, Outcome};
 use crate::report;
 use anyhow::Context as _;
@@ -45,7 +45,7 @@ pub struct Args {
     pub min: Option<f64>,
 
     /// Edges of the histogram [default: two, -0.5, -0.4, ..., 1 as in the study and -1, -0.99, ..., 1]
-    #[arg(long, value_name = "EDGE,EDGE,...", value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(long, value_name = "EDGE,EDGE,...", value_delimiter = ',', allow_hyphen_values = true)]
     pub edges: Vec<f64>,
 
     /// Also count as the study did: diagonal in, halved, scores on an edge twice, the rest lost
@@ -56,7 +56,7 @@ pub struct Args {
     #[arg(long)]
     pub normalize: bool,
 
-    /// Keep all scores as a matrix, matrix.h5, of such numbers; u8 is 128 + 127 x score. Equal
+    /// Keep all scores as a matrix, cosine-matrix.h5, of such numbers; u8 is 128 + 127 x score. Equal
     /// vectors have one row and one column (vectors/group in cosine.h5 says which)
     #[arg(long, value_name = "f32|f16|u8", value_parser = matrix_cell)]
     pub matrix: Option<Cell>,
@@ -135,6 +135,8 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
 /// Compares all pairs and writes the results. Collective; how it ended is the same on all ranks.
 pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
     let mut steps = show::Steps::begin();
+    let outputs: Vec<_> = FILES.others.iter().chain([&FILES.summary]).map(|f| args.output.join(f)).collect();
+    keep_apart(context, &source::split(&args.vectors).0, &outputs)?;
     let source = Source::open(&args.vectors, args.normalize)?;
     let mut id = Vec::new();
     if context.world.is_root() {
@@ -162,7 +164,9 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
     if args.plan {
         return Ok(Ended::Planned);
     }
-    let wanted = if args.matrix.is_some() { 2 } else { 1 };
+    // A single row has no tiles, and its matrix no shards.
+    let shards = usize::from(prepared.rows.len() > 1);
+    let wanted = if args.matrix.is_some() { 2 + shards } else { 1 };
     let run = Identity { results: &origin.fingerprint, journal: &fingerprint };
     if FILES.settle(context, &args.output, &FILES.others[..wanted], &run, args.overwrite)? {
         show::line(context, format!("{}: done before, nothing to do", args.output.display()));
@@ -265,8 +269,8 @@ pub fn options(args: &Args) -> anyhow::Result<Options> {
     let histograms =
         if given { vec![args.edges.clone()] } else { vec![Options::study_edges(), Options::fine_edges()] };
     crate::pairs::Histogram::new(histograms[0].clone()).context("--edges")?;
-    if let Some(min) = args.min.filter(|min| !min.is_finite()) {
-        return Err(Error::Refused(format!("--min {min}: a threshold is a number")).into());
+    if let Some(min) = args.min.filter(|min| !(-1.0..=1.0).contains(min)) {
+        return Err(Error::Refused(format!("--min {min}: a threshold is a number from -1 to 1")).into());
     }
     let as_published = args.as_published.then(|| histograms[0].clone());
     Ok(Options {

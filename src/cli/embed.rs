@@ -44,6 +44,10 @@ pub struct Args {
     #[command(flatten)]
     given: Given,
 
+    /// Memory that each rank may use, if a campaign says so.
+    #[arg(skip)]
+    pub(super) memory: Option<u64>,
+
     /// Replace the file, and the checkpoint, of another run
     #[arg(long)]
     pub(super) overwrite: bool,
@@ -265,7 +269,9 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
     let world = &context.world;
     let mut steps = show::Steps::begin();
     let options = args.given.options(world.size())?;
-    keep_apart(context, &args.documents, [&args.output])?;
+    let tables = args.projector.iter().flat_map(projector_files).collect::<Vec<_>>();
+    let exports = args.word2vec_text.iter().chain(&args.word2vec_binary).chain(&tables);
+    keep_apart(context, &args.documents, [&args.output].into_iter().chain(exports))?;
     let documents = Documents::load(&args.documents)?;
     let documents_id = documents.id();
     steps.mark("read");
@@ -290,7 +296,7 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
         let min_count = options.min_count.max(1);
         return Err(Error::NoWords { documents: args.documents.clone(), min_count }.into());
     }
-    check_memory(context, &options, &vocabulary, &documents)?;
+    check_memory(context, args.memory, &options, &vocabulary, &documents)?;
     let plan = plan::Plan::new(&documents, &vocabulary, &copies, &options);
     let trainer = Trainer::new(&options, &documents, &vocabulary, &plan, args.given.lock_free);
     tell(context, &options, &trainer);
@@ -408,15 +414,21 @@ pub(super) fn memory(options: &Options, words: usize, documents: usize, ranks: u
     model * (3 + shards * 2) + 3 * documents as u64 * row
 }
 
+/// The files of `--projector`.
+fn projector_files(directory: impl AsRef<Path>) -> [PathBuf; 2] {
+    ["vectors.tsv", "metadata.tsv"].map(|name| directory.as_ref().join(name))
+}
+
 fn check_memory(
     context: &Context,
+    allowed: Option<u64>,
     options: &Options,
     vocabulary: &Vocabulary,
     documents: &Documents,
 ) -> anyhow::Result<()> {
     let shards = u64::from(options.shards).div_ceil(context.world.size() as u64);
     let needed = memory(options, vocabulary.len(), documents.len(), context.world.size());
-    let share = limits::memory() / 10 * 8 / context.world.node_size() as u64;
+    let share = allowed.unwrap_or_else(|| limits::memory() / 10 * 8 / context.world.node_size() as u64);
     if needed > share {
         return Err(Error::DoesNotFit(format!(
             "{} words x {} dimensions x {shards} shards a rank need about {}, but this rank may use {}; give \
@@ -540,10 +552,9 @@ fn export(args: &Args, context: &Context) -> anyhow::Result<()> {
     if let Some(directory) = &args.projector {
         let names: &StringTable = &vectors.words.names;
         std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
-        replace(&directory.join("vectors.tsv"), |out| export::projector_vectors(&vectors, out))?;
-        replace(&directory.join("metadata.tsv"), |out| {
-            export::projector_metadata(names, &vectors.words.counts, out)
-        })?;
+        let [tsv, metadata] = projector_files(directory);
+        replace(&tsv, |out| export::projector_vectors(&vectors, out))?;
+        replace(&metadata, |out| export::projector_metadata(names, &vectors.words.counts, out))?;
     }
     Ok(())
 }

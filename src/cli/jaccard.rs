@@ -49,7 +49,7 @@ pub struct Args {
     pub min: Option<f64>,
 
     /// Edges of the histogram [default: 0, 0.1, ..., 1]
-    #[arg(long, value_name = "EDGE,EDGE,...", value_delimiter = ',')]
+    #[arg(long, value_name = "EDGE,EDGE,...", value_delimiter = ',', allow_hyphen_values = true)]
     pub edges: Vec<f64>,
 
     /// Write the dense matrix of all images, too (8 bytes a pair, both triangles); `small`: of up
@@ -242,6 +242,15 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
         Ok(Box::new(summary))
     };
     Ok(context.on_root(conclude)?.map_or(Ended::Stopped, Ended::Done))
+}
+
+/// Refuses arguments that are wrong for any corpus.
+///
+/// # Errors
+/// If the edges do not rise or the threshold is none.
+pub fn check(args: &Args) -> anyhow::Result<()> {
+    Options::new(args.top_k, args.min, args.tile_rows.map(u32::from))?;
+    histogram_edges(args).map(drop)
 }
 
 fn histogram_edges(args: &Args) -> anyhow::Result<Vec<f64>> {

@@ -22,7 +22,9 @@ pub struct ManArgs {
 
 /// Prints a completion script.
 pub fn completions(args: &CompletionsArgs) -> Code {
-    clap_complete::generate(args.shell, &mut Cli::command(), "stratigraph", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "stratigraph", &mut script);
+    super::show::print(String::from_utf8_lossy(&script).trim_end());
     Code::Done
 }
 

@@ -165,7 +165,7 @@ pub fn main() -> ExitCode {
     let Cli { common, command } = Cli::parse();
     start_log(&common);
     match command {
-        Command::Completions(args) => return manual::completions(&args).into(),
+        Command::Completions(args) => return finish(None, Ok(manual::completions(&args))),
         Command::Man(args) => return finish(None, manual::man(&args)),
         _ => (),
     }
@@ -226,6 +226,7 @@ fn hex(bytes: &[u8]) -> String {
 /// be waiting for it.
 fn finish(world: Option<&World>, outcome: anyhow::Result<Code>) -> ExitCode {
     let error = match outcome {
+        Ok(Code::Done | Code::DoneWithLosses) if show::lost() => return Code::Write.into(),
         Ok(code) => return code.into(),
         Err(error) => error,
     };

@@ -81,7 +81,10 @@ impl Results {
             ))
             .into());
         }
-        if same && wanted.iter().all(|name| directory.join(name).exists()) {
+        let whole = |name: &&str| {
+            std::fs::metadata(directory.join(name)).is_ok_and(|there| there.is_dir() || there.len() > 0)
+        };
+        if same && wanted.iter().all(whole) {
             remove_directory(&directory.join(self.journal))?;
             return Ok(true);
         }

@@ -237,6 +237,7 @@ impl Run<'_> {
         let Some(given) = self.campaign.embed.clone() else { return Ok(Next::GoOn) };
         let mut args = embed::Args::new(self.path(files::DOCUMENTS), self.path(files::VECTORS), given)?;
         args.overwrite = self.args.overwrite;
+        args.memory = self.args.memory;
         let ended = match embed::run(&args, self.context) {
             // Small corpora and such without histories still have layers to compare. All ranks see it.
             Err(e) if matches!(e.downcast_ref(), Some(crate::embed::Error::NoWords { .. })) => {

@@ -8,7 +8,7 @@ use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Prints a line to standard output on rank 0, unless `--quiet`.
@@ -19,14 +19,28 @@ pub fn line(context: &Context, text: impl std::fmt::Display) {
 }
 
 /// Prints a line to standard output. Whoever reads it may have seen enough (`| head`): a closed
-/// pipe is no reason to stop a run.
+/// pipe is no reason to stop a run. Nor is a full disk, but [`lost`] tells of it.
 pub fn print(text: impl std::fmt::Display) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    use std::io::{ErrorKind, Write};
+    let mut out = std::io::stdout().lock();
+    let printed = writeln!(out, "{text}").and_then(|()| out.flush());
+    if let Err(e) = printed
+        && e.kind() != ErrorKind::BrokenPipe
+        && !LOST.swap(true, Ordering::Relaxed)
+    {
+        eprintln!("stratigraph: standard output cannot be written: {e}");
+    }
     if let Ok(mut last) = LAST_PRINT.lock() {
         *last = Some(Instant::now());
     }
 }
+
+/// True if something that was to be printed is lost.
+pub fn lost() -> bool {
+    LOST.load(Ordering::Relaxed)
+}
+
+static LOST: AtomicBool = AtomicBool::new(false);
 
 /// When standard output was last written to.
 static LAST_PRINT: Mutex<Option<Instant>> = Mutex::new(None);

@@ -54,18 +54,37 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 }
 
 /// Lets `write` make a file under a temporary name beside `path` and renames it; on an error what
-/// was at `path` stays as it was.
+/// was at `path` stays as it was. A symbolic link stays one, to a new file. A pipe or a device stays what it
+/// is, and is given the file's contents.
 ///
 /// # Errors
 /// Those of `write` and of the renaming; names the file.
 pub fn replace_file(path: &Path, write: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    // `/dev/stdout` may be a file, too, but one that others have open.
+    let open = ["/dev", "/proc"].iter().any(|place| path.starts_with(place));
+    let into = open || std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir());
+    let place = if into { std::env::temp_dir().join("stratigraph") } else { target_of(path) };
+    let name = place.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let temporary = place.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
     // What a killed process with the same number left.
     let _ = std::fs::remove_file(&temporary);
-    let written = write(&temporary).and_then(|()| Ok(std::fs::rename(&temporary, path)?));
+    let written = write(&temporary).and_then(|()| match into {
+        false => Ok(std::fs::rename(&temporary, &place)?),
+        true => {
+            let mut to = std::fs::OpenOptions::new().write(true).open(path)?;
+            std::io::copy(&mut std::fs::File::open(&temporary)?, &mut to)?;
+            Ok(std::fs::remove_file(&temporary)?)
+        }
+    });
     written.map_err(|e| {
         let _ = std::fs::remove_file(&temporary);
         CannotWrite { path: path.to_owned(), source: e }.into()
     })
+}
+
+/// Where a symbolic link leads, if it is one.
+fn target_of(path: &Path) -> PathBuf {
+    let link = std::fs::symlink_metadata(path).is_ok_and(|there| there.is_symlink());
+    let target = link.then(|| std::fs::canonicalize(path).ok()).flatten();
+    target.unwrap_or_else(|| path.to_owned())
 }

@@ -6,7 +6,7 @@
 
 use super::{count, table};
 use crate::pairs::Histogram;
-use crate::pairs::cosine::Summary;
+use crate::pairs::cosine::{Options, Summary};
 use crate::tokens::Scheme;
 use serde::{Deserialize, Serialize};
 
@@ -111,7 +111,7 @@ pub fn columns(summary: &Summary, scheme: Scheme) -> Vec<Columns> {
     let measures = |of: &str| summary.measures.iter().find(|m| m.of == of);
     let study = |of: &str| {
         let histograms = measures(of)?.histograms.iter();
-        histograms.clone().find(|h| h.edges.len() == 16 && h.edges[0] == -0.5 && h.edges[15] == 1.0).cloned()
+        histograms.clone().find(|h| h.edges == Options::study_edges()).cloned()
     };
     let column = |of: &str, way: &str, all: Option<&str>, published: &Published| {
         let m = measures(way)?;

@@ -142,6 +142,12 @@ fn years(stats: &Stats) -> String {
             size(images.layer_size.median),
         ]);
     }
+    let none = stats.corrected.images_without_year;
+    if none > 0 {
+        let mut row = vec!["none".to_owned(), String::new(), count(none)];
+        row.resize(9, String::new());
+        t.add_row(row);
+    }
     t.to_string()
 }
 

@@ -7,6 +7,7 @@ use mpi::Threading;
 use mpi::collective::SystemOperation;
 use mpi::environment::Universe;
 use mpi::ffi;
+use mpi::request::{Request, Scope};
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, CommunicatorCollectives, Destination, Root, Source};
 use std::sync::Arc;
@@ -15,7 +16,9 @@ use std::time::Duration;
 /// Messages are cut into pieces of this many bytes: MPI counts are 31-bit numbers.
 const PIECE: usize = 1 << 30;
 
-/// So long may a rank that waits in a barrier sleep after the last one has come.
+/// A rank that waits asks so often without a pause whether the others have come ...
+const EAGER: u32 = 200;
+/// ... and then sleeps in between, so long at most.
 const LONGEST_PAUSE: Duration = Duration::from_micros(500);
 
 /// An initialised MPI and its watch.
@@ -88,17 +91,30 @@ impl Ranks {
     }
 
     pub fn barrier(&self) {
-        self.watch.waiting(|| {
-            let mut request = self.world.immediate_barrier();
-            let mut pause = Duration::from_micros(20);
-            let mut asked = Duration::ZERO;
-            while let Err(pending) = request.test() {
-                request = pending;
-                self.listen(&mut asked);
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(LONGEST_PAUSE);
+        self.watch.waiting(|| self.meet());
+    }
+
+    /// Waits until all ranks are here.
+    fn meet(&self) {
+        self.complete(self.world.immediate_barrier());
+    }
+
+    /// Waits for others, and meanwhile listens whether they work.
+    fn complete<'a, D: ?Sized, S: Scope<'a>>(&self, mut request: Request<'a, D, S>) {
+        let (mut pause, mut tests) = (Duration::from_micros(20), 0);
+        let mut asked = Duration::ZERO;
+        while let Err(pending) = request.test() {
+            request = pending;
+            tests += 1;
+            // Most of what ranks wait for comes at once.
+            if tests < EAGER {
+                std::thread::yield_now();
+                continue;
             }
-        });
+            self.listen(&mut asked);
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 
     /// A rank that waits asks rank 0, and rank 0 all others, whether they work; while one does, waiting
@@ -120,6 +136,7 @@ impl Ranks {
 
     pub fn broadcast(&self, bytes: &mut Vec<u8>) {
         self.watch.waiting(|| {
+            self.meet();
             let root = self.world.process_at_rank(0);
             let mut length = bytes.len() as u64;
             root.broadcast_into(&mut length);
@@ -143,13 +160,16 @@ impl Ranks {
         self.watch.waiting(|| {
             for piece in values.chunks_mut(PIECE / 8) {
                 let mine = piece.to_vec();
-                self.world.all_reduce_into(&mine[..], piece, operation);
+                mpi::request::scope(|scope| {
+                    self.complete(self.world.immediate_all_reduce_into(scope, &mine[..], piece, operation));
+                });
             }
         });
     }
 
     pub fn gather(&self, bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
         self.watch.waiting(|| {
+            self.meet();
             let length = bytes.len() as u64;
             let root = self.world.process_at_rank(0);
             if self.rank() != 0 {

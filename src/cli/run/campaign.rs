@@ -180,9 +180,29 @@ impl Campaign {
         } else if self.tokenize.is_some() && is_published_table(&self.source) {
             "[tokenize] needs histories, and a published table has none"
         } else {
-            return Ok(());
+            return self.values().map_err(|(table, error)| Error::Source {
+                path: path.to_owned(),
+                reason: format!("[{table}] {error:#}"),
+            });
         };
         Err(Error::Source { path: path.to_owned(), reason: mistake.to_owned() })
+    }
+
+    /// Checks what a stage would refuse only after those before it have taken hours.
+    fn values(&self) -> Result<(), (&'static str, anyhow::Error)> {
+        let (input, out) = (Path::new("input"), Path::new("output"));
+        if let Some(given) = &self.embed {
+            given.options(1).map_err(|e| ("embed", e.into()))?;
+        }
+        if let Some(table) = &self.cosine {
+            let options = table.arguments(input, out).and_then(|args| cosine::options(&args));
+            options.map_err(|e| ("cosine", e))?;
+        }
+        if let Some(table) = &self.jaccard {
+            let options = table.arguments(input, out).and_then(|args| jaccard::check(&args));
+            options.map_err(|e| ("jaccard", e))?;
+        }
+        Ok(())
     }
 
     fn parse(text: &str) -> Result<Self, String> {

@@ -4,7 +4,7 @@
 
 use crate::cli::{Code, Context, classify, rootfs, show};
 use crate::corpus::Error;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use std::path::{Path, PathBuf};
 
 /// A campaign with a `[rootfs]` table.
@@ -50,12 +50,15 @@ impl Campaign {
             None => Err(format!("{key} is missing")),
         };
         let (name, output) = (text("name")?, text("output")?.into());
-        let mut stage = |key: &str| match table.remove(key) {
-            Some(toml::Value::Table(stage)) => arguments(stage).map(Some).map_err(|e| format!("[{key}] {e}")),
+        let mut stage = |key: &str, command: &clap::Command| match table.remove(key) {
+            Some(toml::Value::Table(stage)) => {
+                arguments(stage, command).map(Some).map_err(|e| format!("[{key}] {e}"))
+            }
             Some(_) => Err(format!("{key} is no table")),
             None => Ok(None),
         };
-        let (rootfs, classify) = (stage("rootfs")?.unwrap_or_default(), stage("classify")?);
+        let rootfs = stage("rootfs", &Rootfs::command())?.unwrap_or_default();
+        let classify = stage("classify", &Classify::command())?;
         match table.keys().next() {
             Some(key) => Err(format!("{key} is no key of a campaign over images")),
             None => Ok(Self { name, output, rootfs, classify }),
@@ -64,14 +67,23 @@ impl Campaign {
 }
 
 /// `KEY = VALUE` as `--KEY=VALUE`, with `-` for `_`; a list is the option again and again; `images` are
-/// the arguments without a name.
-fn arguments(stage: toml::Table) -> Result<Vec<String>, String> {
+/// the arguments without a name. False and an empty list are no argument, of an option that there is.
+fn arguments(stage: toml::Table, command: &clap::Command) -> Result<Vec<String>, String> {
     let mut arguments = Vec::new();
     let mut plain = Vec::new();
     for (key, value) in stage {
-        let option = format!("--{}", key.replace('_', "-"));
+        let name = key.replace('_', "-");
+        let known = command.get_arguments().find(|argument| argument.get_long() == Some(&name));
+        let takes_value = known.is_some_and(|argument| argument.get_action().takes_values());
+        if known.is_none() && key != "images" {
+            return Err(format!("has no key {key}"));
+        }
+        let option = format!("--{name}");
         let values = match value {
             toml::Value::Array(values) => values,
+            toml::Value::Boolean(_) if takes_value || key == "images" => {
+                return Err(format!("{key} takes a value, not true or false"));
+            }
             toml::Value::Boolean(given) => {
                 arguments.extend(given.then_some(option));
                 continue;
@@ -208,13 +220,18 @@ mod tests {
             ("name = 'a'\noutput = 'b'\nrootfs = 1\n", "rootfs is no table"),
             ("name = 'a'\noutput = 'b'\nsource = 'c'\n[rootfs]\n", "source is no key"),
             ("name = 'a'\noutput = 'b'\n[rootfs]\nlist = [[1]]\n", "[rootfs] list is neither"),
+            ("name = 'a'\noutput = 'b'\n[rootfs]\nconections = 3\n", "[rootfs] has no key conections"),
+            ("name = 'a'\noutput = 'b'\n[rootfs]\nstrict_platfrom = false\n", "has no key strict_platfrom"),
+            ("name = 'a'\noutput = 'b'\n[rootfs]\nplain_htpp = []\n", "has no key plain_htpp"),
+            ("name = 'a'\noutput = 'b'\n[rootfs]\nconnections = false\n", "connections takes a value"),
+            ("name = 'a'\noutput = 'b'\n[rootfs]\n[classify]\nshwo = []\n", "[classify] has no key shwo"),
         ] {
             assert!(parse(text).unwrap_err().contains(told), "{text}");
         }
-        let campaign = parse(&format!("{HEAD}[rootfs]\nuniverse = 'u'\nconections = 3\n")).unwrap();
+        let campaign = parse(&format!("{HEAD}[rootfs]\nuniverse = 'u'\nconnections = 'many'\n")).unwrap();
         let arguments = [vec!["--output=o".to_owned()], campaign.rootfs].concat();
         let error = Rootfs::try_parse_from(arguments).err().unwrap();
         let told = refusal(Path::new("c.toml"), &error).to_string();
-        assert!(told.contains("--conections") && told.lines().count() == 1, "{told}");
+        assert!(told.contains("--connections") && told.lines().count() == 1, "{told}");
     }
 }

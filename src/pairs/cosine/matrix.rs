@@ -24,9 +24,11 @@ pub const SHARD_KIND: &str = "cosine-matrix-shard";
 /// Layout version of both.
 pub const FORMAT_VERSION: u64 = 1;
 /// Name of the master.
-pub const MASTER: &str = "matrix.h5";
+pub const MASTER: &str = "cosine-matrix.h5";
 /// Name of the directory with the shards.
-pub const SHARDS: &str = "matrix";
+pub const SHARDS: &str = "cosine-matrix";
+/// How names of shards begin.
+const PREFIX: &str = "rank-";
 
 /// What an element is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,18 @@ impl Cell {
     }
 }
 
+/// A score in 16 bits, rounded once: by way of an f32 that keeps the last bit set where it is not exact
+/// (Boldo and Melquiond 2008, round to odd). `f16::from_f64` is off by one where it falls short of a half.
+pub fn half_of(score: f64) -> f16 {
+    let near = score as f32;
+    let odd = match f64::from(near) {
+        exact if exact == score || near.to_bits() & 1 == 1 => near,
+        below if below < score => near.next_up(),
+        _ => near.next_down(),
+    };
+    f16::from_f32(odd)
+}
+
 /// A score in one byte: 127 s + 128, rounded to the nearest integer, halves away from 128.
 pub fn quantized(score: f64) -> u8 {
     (score.clamp(-1.0, 1.0) * 127.0).round() as i16 as u8 ^ 128
@@ -86,7 +100,7 @@ pub struct Place {
 
 impl Place {
     fn file(&self) -> String {
-        format!("rank-{:04}.{:03}.h5", self.rank, self.attempt)
+        format!("{PREFIX}{:04}.{:03}.h5", self.rank, self.attempt)
     }
 }
 
@@ -158,7 +172,7 @@ impl Matrix {
             // No pairs and no tiles, but a row with itself.
             return Ok(match self.cell {
                 Cell::F32 => self.alone(writer, rows, |s| s as f32),
-                Cell::F16 => self.alone(writer, rows, f16::from_f64),
+                Cell::F16 => self.alone(writer, rows, half_of),
                 Cell::U8 => self.alone(writer, rows, quantized),
             }?);
         }
@@ -202,7 +216,9 @@ impl Matrix {
         }
         writer.finish()?;
         for entry in std::fs::read_dir(&shards).into_iter().flatten().flatten() {
-            if !shapes.contains_key(entry.file_name().to_string_lossy().as_ref()) {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if !shapes.contains_key(name.as_ref()) && name.starts_with(PREFIX) && name.ends_with(".h5") {
                 // A tile that was never recorded; it only takes up space.
                 let _ = std::fs::remove_file(entry.path());
             }
@@ -270,7 +286,7 @@ impl<'a> Shards<'a> {
             open.next = at.end;
             match &mut open.shard {
                 Typed::F32(shard) => fill(shard, at, &rows, these, columns, |s| s as f32)?,
-                Typed::F16(shard) => fill(shard, at, &rows, these, columns, f16::from_f64)?,
+                Typed::F16(shard) => fill(shard, at, &rows, these, columns, half_of)?,
                 Typed::U8(shard) => fill(shard, at, &rows, these, columns, quantized)?,
             }
         }
@@ -325,6 +341,24 @@ mod tests {
             let score = f64::from(step) / 1000.0;
             let back = (f64::from(quantized(score)) - 128.0) / 127.0;
             assert!((back - score).abs() <= 0.5 / 127.0 + 1e-12, "{score} {back}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn half_scores_are_nearest(score in -1.001f64..1.001, low in 0u32..100, sign: bool) {
+            // Any score, and such as lie just beside the middle between two.
+            let middle = f64::from(f16::from_bits(0x3000 + low as u16)) + 2f64.powi(-14);
+            let beside = if sign { middle.next_up() } else { middle.next_down() };
+            for score in [score, middle, beside, -beside, 0.374_145_517_936_501_97] {
+                let half = half_of(score);
+                let off = |bits: u16| (f64::from(f16::from_bits(bits)) - score).abs();
+                let bits = half.to_bits();
+                for other in [bits.wrapping_sub(1), bits + 1] {
+                    let nearer = off(other) < off(bits);
+                    proptest::prop_assert!(!nearer && (off(other) > off(bits) || bits & 1 == 0), "{}", score);
+                }
+            }
         }
     }
 

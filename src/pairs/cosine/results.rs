@@ -202,6 +202,8 @@ impl Results {
             // 1935), which is known exactly.
             let half = range.map_or(0.0, |(low, high)| (high - low) / 2.0);
             let std = mean.zip(square).map(|(mean, square)| (square - mean * mean).max(0.0).sqrt().min(half));
+            // Of rows that do not count here the pairs are in the range, too: then it is not theirs.
+            let known = range.filter(|_| (0..n).all(|i| weight(i) > 0));
             let histograms = prepared.options.histograms.iter();
             let histograms = histograms.map(|edges| prepared.bins.histogram(edges, &whole));
             let published = prepared.options.as_published.as_ref();
@@ -212,8 +214,8 @@ impl Results {
                 equal: inside.pairs,
                 mean,
                 std,
-                min: range.map(|r| r.0),
-                max: range.map(|r| r.1),
+                min: known.map(|r| r.0),
+                max: known.map(|r| r.1),
                 histograms: histograms.collect::<Result<_, _>>()?,
                 as_published: published.map(|edges| as_published(prepared, edges, &counts, &own, way)),
             });

@@ -130,7 +130,7 @@ impl Values {
 }
 
 /// `FILE:/DATASET` in two; a file whose name has a colon is taken as it is.
-fn split(spec: &str) -> (PathBuf, Option<String>) {
+pub fn split(spec: &str) -> (PathBuf, Option<String>) {
     match spec.rsplit_once(":/") {
         Some((file, dataset)) if !Path::new(spec).exists() => (file.into(), Some(format!("/{dataset}"))),
         _ => (spec.into(), None),
