@@ -184,7 +184,7 @@ impl<'a> Prepared<'a> {
     pub fn fingerprint(&self, identity: &str) -> Fingerprint {
         let Options { histograms, as_published, top_k, min, .. } = &self.options;
         let text = format!(
-            "stratigraph {} cosine\n{identity}\n{histograms:?} {as_published:?} top_k={top_k} min={min:?}\n{}\n",
+            "stratigraph {} cosine, ranges of four ways\n{identity}\n{histograms:?} {as_published:?} top_k={top_k} min={min:?}\n{}\n",
             env!("CARGO_PKG_VERSION"),
             self.plan.describe()
         );
@@ -201,8 +201,7 @@ impl<'a> Prepared<'a> {
     pub fn kernel<'k>(&'k self, world: &World) -> impl FnMut(&Tile) -> Partial + use<'k, 'a> {
         let Options { top_k, min, .. } = self.options;
         let (n, error) = (self.rows.len(), self.bound.error);
-        let some = if n > 1 { exact::score(self.rows.row(0), self.rows.row(n - 1)) } else { 0.0 };
-        let extremes = Extremes::new(some, error);
+        let extremes = Extremes::new(std::array::from_fn(|way| self.some_score(way)), error);
         let best = (top_k > 0 && n > 1).then(|| {
             let floors = floors::floors(world, &self.rows, top_k, &self.bound);
             Best::new(n, top_k, error, &floors)
@@ -224,13 +223,20 @@ impl<'a> Prepared<'a> {
             found.edges.sort_unstable_by_key(|e| (e.first, e.second));
             Partial {
                 counts: counts.collect(),
-                range: found.range,
+                ranges: found.ranges,
                 rechecked: found.rechecked,
                 neighbours,
                 edges: found.edges,
                 place: None,
             }
         }
+    }
+
+    /// The score of some pair that counts in this way, if there is one.
+    fn some_score(&self, way: usize) -> Option<f64> {
+        let mut there = (0..self.rows.len()).filter(|i| self.weights[*i][way] > 0);
+        let (first, last) = (there.next()?, there.next_back()?);
+        Some(exact::score(self.rows.row(first), self.rows.row(last)))
     }
 
     /// Computes the tiles that are still missing. Collective.

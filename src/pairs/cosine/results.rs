@@ -22,7 +22,7 @@ pub struct Results {
     /// Pairs of distinct rows in each of the merged bins; without pairs inside groups.
     pub counts: Vec<Count>,
     /// Least and highest score over pairs of distinct rows; `None` without pairs.
-    pub range: Option<(f64, f64)>,
+    pub ranges: [Option<(f64, f64)>; 4],
     /// Best neighbours of each distinct row, best first; empty if none were wanted, and before
     /// [`Prepared::neighbours`].
     pub neighbours: Vec<Vec<Neighbour>>,
@@ -47,7 +47,7 @@ impl<'a> Merge<'a> {
         let lists = if prepared.options.top_k > 0 { prepared.rows.len() } else { 0 };
         let results = Results {
             counts: vec![[0; 4]; prepared.bins.len()],
-            range: None,
+            ranges: [None; 4],
             neighbours: Vec::new(),
             edges: Vec::new(),
             rechecked: 0,
@@ -62,9 +62,11 @@ impl<'a> Merge<'a> {
         for (bin, count) in partial.counts {
             results.counts[bin as usize].iter_mut().zip(count).for_each(|(c, m)| *c += m);
         }
-        if partial.range.0 <= partial.range.1 {
-            let (low, high) = results.range.unwrap_or(partial.range);
-            results.range = Some((low.min(partial.range.0), high.max(partial.range.1)));
+        for (range, partial) in results.ranges.iter_mut().zip(partial.ranges) {
+            if partial.0 <= partial.1 {
+                let (low, high) = range.unwrap_or(partial);
+                *range = Some((low.min(partial.0), high.max(partial.1)));
+            }
         }
         let (k, error) = (self.prepared.options.top_k, self.prepared.bound.error);
         for (row, new) in partial.neighbours.by_row() {
@@ -191,7 +193,7 @@ impl Results {
             let ones = (inside.pairs - inside.zeros) as f64;
             let mean = (pairs > 0).then(|| (pair_sums.scores + ones) / pairs as f64);
             let square = (pairs > 0).then(|| (pair_sums.squares + ones) / pairs as f64);
-            let mut range = self.range;
+            let mut range = self.ranges[way];
             for (score, pairs) in [(1.0, inside.pairs - inside.zeros), (0.0, inside.zeros)] {
                 if pairs > 0 {
                     let (low, high) = range.unwrap_or((score, score));
@@ -202,8 +204,6 @@ impl Results {
             // 1935), which is known exactly.
             let half = range.map_or(0.0, |(low, high)| (high - low) / 2.0);
             let std = mean.zip(square).map(|(mean, square)| (square - mean * mean).max(0.0).sqrt().min(half));
-            // Of rows that do not count here the pairs are in the range, too: then it is not theirs.
-            let known = range.filter(|_| (0..n).all(|i| weight(i) > 0));
             let histograms = prepared.options.histograms.iter();
             let histograms = histograms.map(|edges| prepared.bins.histogram(edges, &whole));
             let published = prepared.options.as_published.as_ref();
@@ -214,8 +214,8 @@ impl Results {
                 equal: inside.pairs,
                 mean,
                 std,
-                min: known.map(|r| r.0),
-                max: known.map(|r| r.1),
+                min: range.map(|r| r.0),
+                max: range.map(|r| r.1),
                 histograms: histograms.collect::<Result<_, _>>()?,
                 as_published: published.map(|edges| as_published(prepared, edges, &counts, &own, way)),
             });

@@ -8,7 +8,7 @@ use super::first::First;
 use super::pack::{MOST_COLUMNS, MOST_ROWS, PAIRS, Shape};
 use super::tally::{Masks, Pending, Scores, Tally, VECTOR, VECTORS, Verdict};
 use super::turned::Turned;
-use super::{Ask, Bound, Cpu, Filter, Found, prefetch};
+use super::{Ask, Bound, Cpu, Filter, Found, counts_in, prefetch};
 use crate::pairs::Tile;
 use crate::pairs::cosine::bins::Bins;
 use crate::pairs::cosine::rows::Rows;
@@ -385,7 +385,7 @@ impl<'a> Strip<'a> {
             if !wanted {
                 continue;
             }
-            if ask.extremes.meets(score) && !doubt {
+            if ask.extremes.meets(score, counts_in(ask.weights, [i, j])) && !doubt {
                 self.found.extreme.push([i, j]);
             }
             if score >= listed_from || ask.best.is_some_and(|b| score >= b.from(i) || score >= b.from(j)) {

@@ -150,13 +150,26 @@ pub struct Edge {
     pub score: f32,
 }
 
+/// Least and highest score in each way to count; infinite, and the wrong way round, where there is none.
+pub type Ranges = [(f64, f64); 4];
+
+/// No score in any way.
+pub const NO_RANGES: Ranges = [(f64::INFINITY, f64::NEG_INFINITY); 4];
+
+/// In which ways a pair counts.
+pub fn counts_in(weights: Option<&[Count]>, [i, j]: [u32; 2]) -> [bool; 4] {
+    let Some(weights) = weights else { return [true; 4] };
+    let (i, j) = (&weights[i as usize], &weights[j as usize]);
+    std::array::from_fn(|way| i[way] > 0 && j[way] > 0)
+}
+
 /// What is known of a tile, or of a part of it.
 #[derive(Debug, Clone)]
 pub struct Found {
     /// Pairs in each bin.
     pub counts: Vec<Count>,
-    /// Least and highest score among the pairs that were scored in f64.
-    pub range: (f64, f64),
+    /// Least and highest score among the pairs that were scored in f64, in each way to count.
+    pub ranges: Ranges,
     /// Pairs over the threshold.
     pub edges: Vec<Edge>,
     /// Pairs i < j that are in no bin yet.
@@ -177,7 +190,7 @@ impl Found {
     pub fn new(bins: &Bins) -> Self {
         Self {
             counts: vec![[0; 4]; bins.len()],
-            range: (f64::INFINITY, f64::NEG_INFINITY),
+            ranges: NO_RANGES,
             edges: Vec::new(),
             doubtful: Vec::new(),
             extreme: Vec::new(),
@@ -195,13 +208,19 @@ impl Found {
 
     /// Scores all pairs that are still open in f64, and puts them where they belong.
     pub fn settle(&mut self, ask: &Ask<'_>) {
-        let Self { counts, range, edges, doubtful, extreme, near, rechecked } = self;
-        let mut widen = |score: f64| *range = (range.0.min(score), range.1.max(score));
+        let Self { counts, ranges, edges, doubtful, extreme, near, rechecked } = self;
+        let mut widen = |score: f64, pair: [u32; 2]| {
+            for (range, counts) in ranges.iter_mut().zip(counts_in(ask.weights, pair)) {
+                if counts {
+                    *range = (range.0.min(score), range.1.max(score));
+                }
+            }
+        };
         exact::score_all(&ask.rows, doubtful, |at, score| {
             count(&mut counts[ask.bins.bin(score)], ask, doubtful[at]);
-            widen(score);
+            widen(score, doubtful[at]);
         });
-        exact::score_all(&ask.rows, extreme, |_, score| widen(score));
+        exact::score_all(&ask.rows, extreme, |at, score| widen(score, extreme[at]));
         *rechecked += (doubtful.len() + extreme.len()) as u64;
         doubtful.clear();
         extreme.clear();
@@ -231,7 +250,9 @@ impl Found {
         for (count, more) in self.counts.iter_mut().zip(&other.counts) {
             count.iter_mut().zip(more).for_each(|(c, m)| *c += m);
         }
-        self.range = (self.range.0.min(other.range.0), self.range.1.max(other.range.1));
+        for (range, other) in self.ranges.iter_mut().zip(other.ranges) {
+            *range = (range.0.min(other.0), range.1.max(other.1));
+        }
         self.edges.extend_from_slice(&other.edges);
         self.rechecked += other.rechecked;
     }
@@ -262,49 +283,66 @@ fn count(counts: &mut Count, ask: &Ask<'_>, pair: [u32; 2]) {
     }
 }
 
-/// The least and the highest score so far, as bounds that are known to hold: a score of at least
-/// `high` exists, and one of at most `low`. Racing updates can only lose some sharpness.
+/// The least and the highest score so far in each way to count, as bounds that are known to hold: a score of
+/// at least `high` exists, and one of at most `low`. Racing updates can only lose some sharpness.
 #[derive(Debug)]
 pub struct Extremes {
-    high: AtomicU32,
-    low: AtomicU32,
+    high: [AtomicU32; 4],
+    low: [AtomicU32; 4],
     /// The error bound of the filter.
     pub error: f64,
 }
 
 impl Extremes {
-    /// From some score that is known.
-    pub fn new(score: f64, error: f64) -> Self {
-        let high = (score as f32).next_down().to_bits();
-        Self { high: high.into(), low: (score as f32).next_up().to_bits().into(), error }
+    /// From some score that is known in each way; without one there are no pairs.
+    pub fn new(scores: [Option<f64>; 4], error: f64) -> Self {
+        let high = |score: Option<f64>| score.map_or(f32::INFINITY, |s| (s as f32).next_down());
+        let low = |score: Option<f64>| score.map_or(f32::NEG_INFINITY, |s| (s as f32).next_up());
+        Self {
+            high: scores.map(|s| high(s).to_bits().into()),
+            low: scores.map(|s| low(s).to_bits().into()),
+            error,
+        }
     }
 
-    /// A score in f32 from here on may be the highest.
+    /// A score in f32 from here on may be the highest in some way.
     pub fn high_from(&self) -> f32 {
-        (f32::from_bits(self.high.load(Ordering::Relaxed)) - self.margin()).next_down()
+        (0..4).map(|way| self.high_of(way)).fold(f32::INFINITY, f32::min)
     }
 
-    /// A score in f32 up to here may be the least.
+    /// A score in f32 up to here may be the least in some way.
     pub fn low_from(&self) -> f32 {
-        (f32::from_bits(self.low.load(Ordering::Relaxed)) + self.margin()).next_up()
+        (0..4).map(|way| self.low_of(way)).fold(f32::NEG_INFINITY, f32::max)
     }
 
-    /// True if this score in f32 may belong to the highest or the least; remembers it.
-    pub fn meets(&self, score: f32) -> bool {
-        let (high, low) = (self.high_from(), self.low_from());
-        if score >= high {
-            let sure = (score - self.margin()).next_down();
-            if sure > f32::from_bits(self.high.load(Ordering::Relaxed)) {
-                self.high.store(sure.to_bits(), Ordering::Relaxed);
+    fn high_of(&self, way: usize) -> f32 {
+        (f32::from_bits(self.high[way].load(Ordering::Relaxed)) - self.margin()).next_down()
+    }
+
+    fn low_of(&self, way: usize) -> f32 {
+        (f32::from_bits(self.low[way].load(Ordering::Relaxed)) + self.margin()).next_up()
+    }
+
+    /// True if this score in f32 may be the highest or the least in one of these ways; remembers it.
+    pub fn meets(&self, score: f32, ways: [bool; 4]) -> bool {
+        let mut met = false;
+        for way in (0..4).filter(|way| ways[*way]) {
+            if score >= self.high_of(way) {
+                met = true;
+                let sure = (score - self.margin()).next_down();
+                if sure > f32::from_bits(self.high[way].load(Ordering::Relaxed)) {
+                    self.high[way].store(sure.to_bits(), Ordering::Relaxed);
+                }
+            }
+            if score <= self.low_of(way) {
+                met = true;
+                let sure = (score + self.margin()).next_up();
+                if sure < f32::from_bits(self.low[way].load(Ordering::Relaxed)) {
+                    self.low[way].store(sure.to_bits(), Ordering::Relaxed);
+                }
             }
         }
-        if score <= low {
-            let sure = (score + self.margin()).next_up();
-            if sure < f32::from_bits(self.low.load(Ordering::Relaxed)) {
-                self.low.store(sure.to_bits(), Ordering::Relaxed);
-            }
-        }
-        score >= high || score <= low
+        met
     }
 
     fn margin(&self) -> f32 {
