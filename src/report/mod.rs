@@ -60,8 +60,8 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 /// # Errors
 /// Those of `write` and of the renaming; names the file.
 pub fn replace_file(path: &Path, write: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    // `/dev/stdout` may be a file, too, but one that others have open.
-    let open = ["/dev", "/proc"].iter().any(|place| path.starts_with(place));
+    // These may be files, too, but such as others have open.
+    let open = ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"].iter().any(|place| path.starts_with(place));
     let into = open || std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir());
     let place = if into { std::env::temp_dir().join("stratigraph") } else { target_of(path) };
     let name = place.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
