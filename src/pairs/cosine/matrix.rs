@@ -3,7 +3,7 @@
 //! Every rank writes the parts of the matrix that belong to its tiles into a shard of its own: for
 //! the tile of row blocks I and J the scores of I with J, and those of J with I. The tile's record in
 //! the journal says where they are, so a restart, on any number of ranks, keeps what is there. In
-//! the end `matrix.h5` shows all shards as one matrix. An element is the score in f64, converted once
+//! the end `cosine-matrix.h5` shows all shards as one matrix. An element is the score in f64, converted once
 //! ([`super::block`]): the same bits for any ranks, tiles and CPU.
 
 use super::JOURNAL;
@@ -136,7 +136,7 @@ impl Matrix {
         edge
     }
 
-    /// Writes `matrix.h5`, and removes shards that no tile lies in. `places` are those of all tiles.
+    /// Writes `cosine-matrix.h5`, and removes shards that no tile lies in. `places` are those of all tiles.
     ///
     /// | dataset | shape | type | what |
     /// |---|---|---|---|
