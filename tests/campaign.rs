@@ -25,6 +25,16 @@ fn config() -> PathBuf {
     root().join("configs/sample.toml")
 }
 
+/// The sample's campaign with one key changed is refused, each time for this reason.
+fn refused_if_changed(changes: &[(&str, &str, &str)], config_file: &Path, source: &Path, out: &Path) {
+    let text = std::fs::read_to_string(config()).unwrap();
+    for (from, to, reason) in changes {
+        assert!(text.contains(from), "{from}");
+        std::fs::write(config_file, text.replace(from, to)).unwrap();
+        refused(&mut campaign(config_file, source, out), 4, reason);
+    }
+}
+
 /// When the results were written.
 fn written(out: &Path) -> [SystemTime; 6] {
     ["corpus.h5", "stats.json", "jaccard.h5", "documents.h5", "vectors.h5", "cosine.h5"]
@@ -106,17 +116,13 @@ fn only_what_changed_is_run_again() {
 
     // Other options, another source, the source changed: never mixed in silence.
     let other = dir.path().join("other.toml");
-    let text = std::fs::read_to_string(config()).unwrap();
-    for (from, to, reason) in [
+    let changes = [
         ("min = 0.5", "min = 0.75", "[jaccard] differs"),
         ("as_published = true", "as_published = false", "[cosine] differs"),
         ("dims = 32", "dims = 31", "[embed] differs"),
         ("scheme = \"cumulative\"", "scheme = \"per-layer\"", "[tokenize] differs"),
-    ] {
-        assert!(text.contains(from), "{from}");
-        std::fs::write(&other, text.replace(from, to)).unwrap();
-        refused(&mut campaign(&other, &source, &out), 4, reason);
-    }
+    ];
+    refused_if_changed(&changes, &other, &source, &out);
     refused(&mut campaign(&config(), &sample(), &out), 4, "its source differs");
     let file = source.join("registry/synthetic-lab-001/aligner/manifests-config-layers.json");
     let text = std::fs::read_to_string(&file).unwrap();
@@ -272,17 +278,13 @@ fn campaign_files_and_directories_that_are_none() {
     );
     refused(&mut campaign(&config(), &dir.path().join("none"), &out), 4, "none");
     // What a later stage would refuse is refused before the first.
-    let text = std::fs::read_to_string(config()).unwrap();
-    for (from, to, reason) in [
+    let changes = [
         ("[cosine]\n", "[cosine]\nedges = [1.0, 0.0]\n", "wrong.toml: [cosine] --edges"),
         ("[cosine]\n", "[cosine]\nmin = nan\n", "wrong.toml: [cosine] --min"),
         ("min = 0.5\n", "min = 7.0\n", "wrong.toml: [jaccard] --min"),
         ("dims = 32\n", "dims = 0\n", "wrong.toml: [embed]"),
-    ] {
-        assert!(text.contains(from), "{from}");
-        std::fs::write(&wrong, text.replace(from, to)).unwrap();
-        refused(&mut campaign(&wrong, &sample(), &out), 4, reason);
-    }
+    ];
+    refused_if_changed(&changes, &wrong, &sample(), &out);
     assert!(!out.join("corpus.h5").exists(), "a stage has run");
     // A file where the results directory should be.
     let out = dir.path().join("file");

@@ -49,7 +49,7 @@ pub fn keep_apart<'p>(
     let identity =
         |path: &Path| std::fs::metadata(path).ok().filter(Metadata::is_file).as_ref().map(identity_of);
     let read = identity(input);
-    let mut before: Vec<&PathBuf> = Vec::new();
+    let mut before: Vec<(&PathBuf, Option<(u64, u64)>)> = Vec::new();
     for output in outputs {
         let own = identity(output);
         let refuse =
@@ -57,14 +57,12 @@ pub fn keep_apart<'p>(
         if own.is_some() && own == read {
             return refuse("is what is read, and would be written over");
         }
-        let same = |other: &&PathBuf| match own {
-            Some(own) => identity(other) == Some(own),
-            None => *other == output && !output.exists(),
-        };
-        if before.iter().any(same) {
+        // A pipe can take two things, one after the other.
+        let is_new = own.is_none() && !output.exists();
+        if before.iter().any(|(path, file)| (own.is_some() && *file == own) || (is_new && *path == output)) {
             return refuse("would be written twice");
         }
-        before.push(output);
+        before.push((output, own));
     }
     Ok(())
 }

@@ -352,8 +352,7 @@ fn tell_and_check_needs(
             cluster.threads,
         ),
     );
-    let share = limits::memory() / 10 * 8 / context.world.node_size() as u64;
-    let memory = args.memory.unwrap_or(share);
+    let memory = limits::memory_of_rank(&context.world, args.memory);
     let disk = limits::disk(&args.output);
     let pairs = if prepared.options.min.is_some() {
         format!(", about {} pairs to list", show::count(needs.listed))

@@ -428,7 +428,7 @@ fn check_memory(
 ) -> anyhow::Result<()> {
     let shards = u64::from(options.shards).div_ceil(context.world.size() as u64);
     let needed = memory(options, vocabulary.len(), documents.len(), context.world.size());
-    let share = allowed.unwrap_or_else(|| limits::memory() / 10 * 8 / context.world.node_size() as u64);
+    let share = limits::memory_of_rank(&context.world, allowed);
     if needed > share {
         return Err(Error::DoesNotFit(format!(
             "{} words x {} dimensions x {shards} shards a rank need about {}, but this rank may use {}; give \

@@ -317,8 +317,8 @@ fn tell_and_check_needs(args: &Args, context: &Context, prepared: &Prepared) -> 
     }
     let matrix = args.matrix.is_wanted(prepared.images.len());
     let needs = Needs::of(prepared, matrix, rayon::current_num_threads(), limits::held());
-    let share = limits::memory() / 10 * 8 / context.world.node_size() as u64;
-    let limits = Limits { memory: args.memory.unwrap_or(share), disk: limits::disk(&args.output) };
+    let memory = limits::memory_of_rank(&context.world, args.memory);
+    let limits = Limits { memory, disk: limits::disk(&args.output) };
     show::line(
         context,
         format!(

@@ -1,6 +1,7 @@
 //! What this machine lets a run use.
 
 use crate::pairs::jaccard::Held;
+use crate::world::World;
 use std::path::Path;
 
 /// Memory that may still be taken on this node, in bytes: what the kernel calls available, or what
@@ -10,6 +11,11 @@ pub fn memory() -> u64 {
     let available = number_after(&text, "MemAvailable:").map(|kib| kib * 1024);
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     available.unwrap_or(u64::MAX).min(left_by_groups(Path::new("/sys/fs/cgroup"), &groups))
+}
+
+/// Memory that a rank may use: what was allowed, or its part of 80 % of what is free on its node.
+pub fn memory_of_rank(world: &World, allowed: Option<u64>) -> u64 {
+    allowed.unwrap_or_else(|| memory() / 10 * 8 / world.node_size() as u64)
 }
 
 /// What the memory controllers of these groups (`/proc/self/cgroup`) and of those around them leave, in

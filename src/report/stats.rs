@@ -144,9 +144,7 @@ fn years(stats: &Stats) -> String {
     }
     let none = stats.corrected.images_without_year;
     if none > 0 {
-        let mut row = vec!["none".to_owned(), String::new(), count(none)];
-        row.resize(9, String::new());
-        t.add_row(row);
+        t.add_row(["none".to_owned(), String::new(), count(none)]);
     }
     t.to_string()
 }

@@ -74,14 +74,14 @@ fn arguments(stage: toml::Table, command: &clap::Command) -> Result<Vec<String>,
     for (key, value) in stage {
         let name = key.replace('_', "-");
         let known = command.get_arguments().find(|argument| argument.get_long() == Some(&name));
-        let takes_value = known.is_some_and(|argument| argument.get_action().takes_values());
         if known.is_none() && key != "images" {
             return Err(format!("has no key {key}"));
         }
+        let takes_value = known.is_none_or(|argument| argument.get_action().takes_values());
         let option = format!("--{name}");
         let values = match value {
             toml::Value::Array(values) => values,
-            toml::Value::Boolean(_) if takes_value || key == "images" => {
+            toml::Value::Boolean(_) if takes_value => {
                 return Err(format!("{key} takes a value, not true or false"));
             }
             toml::Value::Boolean(given) => {

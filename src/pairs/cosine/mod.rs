@@ -18,6 +18,7 @@ pub mod best;
 pub mod bins;
 pub mod block;
 pub mod exact;
+pub mod extent;
 pub mod files;
 pub mod filter;
 mod floors;
@@ -223,7 +224,7 @@ impl<'a> Prepared<'a> {
             found.edges.sort_unstable_by_key(|e| (e.first, e.second));
             Partial {
                 counts: counts.collect(),
-                ranges: found.ranges,
+                extents: found.extents,
                 rechecked: found.rechecked,
                 neighbours,
                 edges: found.edges,

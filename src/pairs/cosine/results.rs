@@ -4,6 +4,7 @@ use super::Prepared;
 use super::best::{Candidate, Neighbour};
 use super::bins::Count;
 use super::exact;
+use super::extent::Extent;
 use super::filter::Edge;
 use super::matrix::Place;
 use super::moments::PairSums;
@@ -21,8 +22,8 @@ pub const WAYS: [&str; 4] = ["distinct_vectors", "documents", "layers", "images"
 pub struct Results {
     /// Pairs of distinct rows in each of the merged bins; without pairs inside groups.
     pub counts: Vec<Count>,
-    /// Least and highest score over pairs of distinct rows; `None` without pairs.
-    pub ranges: [Option<(f64, f64)>; 4],
+    /// Least and highest score over pairs of distinct rows, in each way to count.
+    pub extents: [Extent; 4],
     /// Best neighbours of each distinct row, best first; empty if none were wanted, and before
     /// [`Prepared::neighbours`].
     pub neighbours: Vec<Vec<Neighbour>>,
@@ -47,7 +48,7 @@ impl<'a> Merge<'a> {
         let lists = if prepared.options.top_k > 0 { prepared.rows.len() } else { 0 };
         let results = Results {
             counts: vec![[0; 4]; prepared.bins.len()],
-            ranges: [None; 4],
+            extents: [Extent::default(); 4],
             neighbours: Vec::new(),
             edges: Vec::new(),
             rechecked: 0,
@@ -62,12 +63,7 @@ impl<'a> Merge<'a> {
         for (bin, count) in partial.counts {
             results.counts[bin as usize].iter_mut().zip(count).for_each(|(c, m)| *c += m);
         }
-        for (range, partial) in results.ranges.iter_mut().zip(partial.ranges) {
-            if partial.0 <= partial.1 {
-                let (low, high) = range.unwrap_or(partial);
-                *range = Some((low.min(partial.0), high.max(partial.1)));
-            }
-        }
+        results.extents.iter_mut().zip(partial.extents).for_each(|(extent, more)| extent.join(more));
         let (k, error) = (self.prepared.options.top_k, self.prepared.bound.error);
         for (row, new) in partial.neighbours.by_row() {
             let list = &mut self.candidates[row as usize];
@@ -193,16 +189,16 @@ impl Results {
             let ones = (inside.pairs - inside.zeros) as f64;
             let mean = (pairs > 0).then(|| (pair_sums.scores + ones) / pairs as f64);
             let square = (pairs > 0).then(|| (pair_sums.squares + ones) / pairs as f64);
-            let mut range = self.ranges[way];
+            let mut extent = self.extents[way];
             for (score, pairs) in [(1.0, inside.pairs - inside.zeros), (0.0, inside.zeros)] {
                 if pairs > 0 {
-                    let (low, high) = range.unwrap_or((score, score));
-                    range = Some((low.min(score), high.max(score)));
+                    extent.add(score);
                 }
             }
+            let extent = extent.known();
             // The difference loses what is below 1e-8; no deviation is more than half the range (Popoviciu
             // 1935), which is known exactly.
-            let half = range.map_or(0.0, |(low, high)| (high - low) / 2.0);
+            let half = extent.map_or(0.0, |e| (e.high - e.low) / 2.0);
             let std = mean.zip(square).map(|(mean, square)| (square - mean * mean).max(0.0).sqrt().min(half));
             let histograms = prepared.options.histograms.iter();
             let histograms = histograms.map(|edges| prepared.bins.histogram(edges, &whole));
@@ -214,8 +210,8 @@ impl Results {
                 equal: inside.pairs,
                 mean,
                 std,
-                min: range.map(|r| r.0),
-                max: range.map(|r| r.1),
+                min: extent.map(|e| e.low),
+                max: extent.map(|e| e.high),
                 histograms: histograms.collect::<Result<_, _>>()?,
                 as_published: published.map(|edges| as_published(prepared, edges, &counts, &own, way)),
             });

@@ -41,7 +41,7 @@ fn awkward(n: usize, dims: usize, seed: u64) -> Vec<f32> {
 
 struct Expected {
     counts: Vec<Count>,
-    ranges: [Option<(f64, f64)>; 4],
+    extents: [(f64, f64); 4],
     neighbours: Vec<Vec<Neighbour>>,
     edges: Vec<(u32, u32, u32)>,
 }
@@ -50,7 +50,7 @@ fn brute_force(prepared: &Prepared<'_>) -> Expected {
     let rows = &prepared.rows;
     let n = rows.len();
     let mut counts = vec![[0u64; 4]; prepared.bins.len()];
-    let (mut ranges, mut edges) = ([None; 4], Vec::new());
+    let (mut extents, mut edges) = ([(f64::INFINITY, f64::NEG_INFINITY); 4], Vec::new());
     let mut neighbours = vec![Vec::new(); n];
     for i in 0..n {
         for j in i + 1..n {
@@ -58,10 +58,9 @@ fn brute_force(prepared: &Prepared<'_>) -> Expected {
             for (w, count) in counts[prepared.bins.bin(s)].iter_mut().enumerate() {
                 *count += prepared.weights[i][w] * prepared.weights[j][w];
             }
-            for (way, range) in ranges.iter_mut().enumerate() {
+            for (way, (low, high)) in extents.iter_mut().enumerate() {
                 if prepared.weights[i][way] * prepared.weights[j][way] > 0 {
-                    let (low, high) = range.unwrap_or((s, s));
-                    *range = Some((s.min(low), s.max(high)));
+                    (*low, *high) = (s.min(*low), s.max(*high));
                 }
             }
             if prepared.options.min.is_some_and(|min| s >= min) {
@@ -78,7 +77,7 @@ fn brute_force(prepared: &Prepared<'_>) -> Expected {
     if prepared.options.top_k == 0 {
         neighbours.clear();
     }
-    Expected { counts, ranges, neighbours, edges }
+    Expected { counts, extents, neighbours, edges }
 }
 
 fn run(prepared: &Prepared<'_>) -> Results {
@@ -104,7 +103,7 @@ fn check(values: &[f32], dims: usize, multiplicity: &Multiplicity, options: &Opt
     let check = |prepared: &Prepared<'_>, how: &str| {
         let found = run(prepared);
         assert_eq!(found.counts, expected.counts, "{how}");
-        assert_eq!(found.ranges, expected.ranges, "{how}");
+        assert_eq!(found.extents.map(|e| (e.low, e.high)), expected.extents, "{how}");
         assert_eq!(found.neighbours, expected.neighbours, "{how}");
         let edges: Vec<_> = found.edges.iter().map(|e| (e.first, e.second, e.score.to_bits())).collect();
         assert_eq!(edges, expected.edges, "{how}");

@@ -2,16 +2,17 @@
 
 use super::best::{Candidate, Candidates};
 use super::bins::Count;
-use super::filter::{Edge, NO_RANGES, Ranges};
+use super::extent::Extent;
+use super::filter::Edge;
 use super::matrix::Place;
 
 /// What a tile found, settled.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Partial {
     /// `(bin, pairs)` of the bins that are not empty.
     pub counts: Vec<(u32, Count)>,
     /// Least and highest score among pairs that may be either, in each way to count.
-    pub ranges: Ranges,
+    pub extents: [Extent; 4],
     /// Pairs that were scored in f64.
     pub rechecked: u64,
     /// Possible neighbours by row; rows may come more than once.
@@ -22,29 +23,15 @@ pub struct Partial {
     pub place: Option<Place>,
 }
 
-impl Default for Partial {
-    /// Nothing.
-    fn default() -> Self {
-        Self {
-            counts: Vec::new(),
-            ranges: NO_RANGES,
-            rechecked: 0,
-            neighbours: Candidates::default(),
-            edges: Vec::new(),
-            place: None,
-        }
-    }
-}
-
 /// Writes a partial result.
 pub fn encode(partial: &Partial) -> Vec<u8> {
     let lists = partial.neighbours.rows.len() + partial.neighbours.all.len();
     let mut out = Vec::with_capacity(64 + partial.counts.len() * 36 + lists * 8 + partial.edges.len() * 12);
     let mut put = |bytes: &[u8]| out.extend_from_slice(bytes);
-    partial.ranges.iter().for_each(|(low, high)| {
+    for Extent { low, high } in partial.extents {
         put(&low.to_le_bytes());
         put(&high.to_le_bytes());
-    });
+    }
     put(&partial.rechecked.to_le_bytes());
     put(&(partial.counts.len() as u64).to_le_bytes());
     for (bin, count) in &partial.counts {
@@ -104,8 +91,8 @@ impl In<'_> {
 pub fn decode(bytes: &[u8], n: u32, bins: usize) -> Option<Partial> {
     let mut input = In(bytes);
     let mut partial = Partial::default();
-    for range in &mut partial.ranges {
-        *range = (input.f64()?, input.f64()?);
+    for extent in &mut partial.extents {
+        *extent = Extent { low: input.f64()?, high: input.f64()? };
     }
     partial.rechecked = input.u64()?;
     for _ in 0..input.u64()? {
@@ -139,7 +126,8 @@ mod tests {
     fn a_round_trip_and_nothing_else() {
         let partial = Partial {
             counts: vec![(3, [1, 2, 3, u64::MAX])],
-            ranges: [(-0.5, f64::NEG_INFINITY), (0.0, 1.0), NO_RANGES[0], (0.25, 0.5)],
+            extents: [(-0.5, f64::NEG_INFINITY), (0.0, 1.0), (f64::INFINITY, f64::NEG_INFINITY), (0.25, 0.5)]
+                .map(|(low, high)| Extent { low, high }),
             rechecked: 9,
             neighbours: Candidates {
                 rows: vec![(2, 1), (0, 0)],

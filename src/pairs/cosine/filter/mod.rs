@@ -34,6 +34,7 @@ pub use dense::Dense;
 use super::best::Best;
 use super::bins::{Bins, Count};
 use super::exact;
+use super::extent::Extent;
 use super::rows::Rows;
 use crate::pairs::Tile;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -150,12 +151,6 @@ pub struct Edge {
     pub score: f32,
 }
 
-/// Least and highest score in each way to count; infinite, and the wrong way round, where there is none.
-pub type Ranges = [(f64, f64); 4];
-
-/// No score in any way.
-pub const NO_RANGES: Ranges = [(f64::INFINITY, f64::NEG_INFINITY); 4];
-
 /// In which ways a pair counts.
 pub fn counts_in(weights: Option<&[Count]>, [i, j]: [u32; 2]) -> [bool; 4] {
     let Some(weights) = weights else { return [true; 4] };
@@ -169,7 +164,7 @@ pub struct Found {
     /// Pairs in each bin.
     pub counts: Vec<Count>,
     /// Least and highest score among the pairs that were scored in f64, in each way to count.
-    pub ranges: Ranges,
+    pub extents: [Extent; 4],
     /// Pairs over the threshold.
     pub edges: Vec<Edge>,
     /// Pairs i < j that are in no bin yet.
@@ -190,7 +185,7 @@ impl Found {
     pub fn new(bins: &Bins) -> Self {
         Self {
             counts: vec![[0; 4]; bins.len()],
-            ranges: NO_RANGES,
+            extents: [Extent::default(); 4],
             edges: Vec::new(),
             doubtful: Vec::new(),
             extreme: Vec::new(),
@@ -208,13 +203,10 @@ impl Found {
 
     /// Scores all pairs that are still open in f64, and puts them where they belong.
     pub fn settle(&mut self, ask: &Ask<'_>) {
-        let Self { counts, ranges, edges, doubtful, extreme, near, rechecked } = self;
+        let Self { counts, extents, edges, doubtful, extreme, near, rechecked } = self;
         let mut widen = |score: f64, pair: [u32; 2]| {
-            for (range, counts) in ranges.iter_mut().zip(counts_in(ask.weights, pair)) {
-                if counts {
-                    *range = (range.0.min(score), range.1.max(score));
-                }
-            }
+            let ways = extents.iter_mut().zip(counts_in(ask.weights, pair));
+            ways.filter(|(_, counts)| *counts).for_each(|(extent, _)| extent.add(score));
         };
         exact::score_all(&ask.rows, doubtful, |at, score| {
             count(&mut counts[ask.bins.bin(score)], ask, doubtful[at]);
@@ -250,9 +242,7 @@ impl Found {
         for (count, more) in self.counts.iter_mut().zip(&other.counts) {
             count.iter_mut().zip(more).for_each(|(c, m)| *c += m);
         }
-        for (range, other) in self.ranges.iter_mut().zip(other.ranges) {
-            *range = (range.0.min(other.0), range.1.max(other.1));
-        }
+        self.extents.iter_mut().zip(other.extents).for_each(|(extent, other)| extent.join(other));
         self.edges.extend_from_slice(&other.edges);
         self.rechecked += other.rechecked;
     }
