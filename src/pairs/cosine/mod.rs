@@ -43,7 +43,7 @@ use super::{Error, Job, Outcome, Plan, Shape, Tile};
 use crate::world::World;
 use best::{Best, Candidate, Candidates, Neighbour};
 use bins::{Bins, Count};
-use filter::{Ask, Bound, Cpu, Dense, Extremes, Filter, Found};
+use filter::{Ask, Bound, Classes, Cpu, Dense, Extremes, Filter, Found, Weights};
 use matrix::{Cell, Matrix, Shards};
 use moments::PairSums;
 use results::{Merge, Results};
@@ -117,8 +117,8 @@ pub struct Prepared<'a> {
     pub groups: &'a Groups,
     /// Weights of each distinct row: 1, input rows, layers, images.
     pub weights: Vec<Count>,
-    /// True if any weight is not 1.
-    pub weighted: bool,
+    /// Rows of equal weights, if any weight is not 1.
+    pub classes: Option<Classes>,
     /// The merged bins.
     pub bins: Bins,
     /// The tiles.
@@ -160,6 +160,7 @@ impl<'a> Prepared<'a> {
         let n = n.ok_or_else(|| Error::Refused("2^31 vectors or more cannot be compared".into()))?;
         let weights = weights_of(groups, all.len(), multiplicity)?;
         let weighted = weights[..rows.len()].iter().any(|w| *w != [1; 4]);
+        let classes = weighted.then(|| Classes::of(&weights));
         let published: Vec<_> = options.as_published.iter().cloned().collect();
         let bins = Bins::new(&options.histograms, &published)?;
         // More chunks make fewer pairs doubtful and cost a little each; fine bins need them.
@@ -178,7 +179,7 @@ impl<'a> Prepared<'a> {
         let top_k = options.top_k.min(rows.len().saturating_sub(1));
         let options = Options { top_k, ..options };
         let filter = Box::new(Dense::new(options.cpu, &rows, &bins, bound));
-        Ok(Self { rows, groups, weights, weighted, bins, plan, options, matrix, filter, bound })
+        Ok(Self { rows, groups, weights, classes, bins, plan, options, matrix, filter, bound })
     }
 
     /// Sha256 over a run's identity and the tile plan: journals of another run do not match.
@@ -208,7 +209,8 @@ impl<'a> Prepared<'a> {
             Best::new(n, top_k, error, &floors)
         });
         move |tile| {
-            let weights = self.weighted.then_some(self.weights.as_slice());
+            let classes = self.classes.as_ref();
+            let weights = classes.map(|classes| Weights { each: &self.weights, classes });
             let best = best.as_ref();
             let ask = Ask { rows: self.rows, bins: &self.bins, weights, min, best, extremes: &extremes };
             let mut found = Found::new(&self.bins);
@@ -263,16 +265,7 @@ impl<'a> Prepared<'a> {
     /// Sums over all pairs of distinct rows, for each of the `ways` to count (positions in
     /// [`results::WAYS`]); nothing but on rank 0. Collective.
     pub fn pair_sums(&self, world: &World, ways: &[usize]) -> Vec<PairSums> {
-        let mut sums: Vec<PairSums> = Vec::new();
-        for (at, &way) in ways.iter().enumerate() {
-            // Equal weights have equal sums; adding up is not for nothing.
-            let same = |other: &usize| self.weights.iter().all(|w| w[*other] == w[way]);
-            match ways[..at].iter().position(same) {
-                Some(known) => sums.extend(sums.get(known).copied()),
-                None => sums.extend(moments::pair_sums(world, &self.rows, |i| self.weights[i][way])),
-            }
-        }
-        sums
+        moments::pair_sums(world, &self.rows, ways.len(), |at, i| self.weights[i][ways[at]])
     }
 
     /// Merges all tiles from the journals, on rank 0. The neighbours are still to be made of their candidates.

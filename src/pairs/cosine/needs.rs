@@ -2,7 +2,8 @@
 
 use super::Prepared;
 use super::best::Best;
-use super::{block, exact, moments};
+use super::results::WAYS;
+use super::{block, exact, filter, moments};
 use crate::pairs::{Error, Tile};
 use crate::world::World;
 use std::time::{Duration, Instant};
@@ -54,9 +55,10 @@ impl Needs {
         // What a tile finds is there three times: as lists, joined, and as bytes for the journal.
         let in_tile =
             listed.div_ceil(tiles.max(1)) * 40 + if k > 0 { 3 * 2 * edge * capacity * 8 } else { 0 };
-        let filter = prepared.filter.memory(edge as usize) as u64;
-        let memory = packed + filter + lists + index + in_tile;
-        let moments = moments::memory(prepared.rows.len(), prepared.rows.dims(), threads);
+        let of_filter = prepared.filter.memory(edge as usize) as u64;
+        let tallies = if prepared.classes.is_some() { threads * filter::tally::MEMORY } else { 0 };
+        let memory = packed + of_filter + lists + index + in_tile + tallies as u64;
+        let moments = moments::memory(prepared.rows.len(), prepared.rows.dims(), threads, WAYS.len());
         // While it merges, a list holds up to four times k candidates of 8 bytes.
         let merged = n * k * 4 * 8 + listed * 24 + moments;
         // A neighbour is recorded when a tile finds it, and again when a better one replaces it.

@@ -143,14 +143,14 @@ proptest! {
         top_k in prop_oneof![Just(0usize), 1usize..4, Just(50), Just(1000)],
         min in prop::option::of(prop_oneof![Just(1.0), Just(0.9), Just(-0.2), Just(0.9999999)]),
         tile_edge in prop::option::of(1u32..200),
-        weighted: bool,
+        different in prop_oneof![Just(0u64), Just(5), Just(1000)],
     ) {
         let values = awkward(n, dims, seed);
-        let some = |salt: u64| Some((0..n as u64).map(|i| (i * 7919 + salt) % 5 + i % 2 * 1000).collect());
-        let multiplicity = if weighted {
-            Multiplicity { layers: some(seed % 1000), images: some(3) }
-        } else {
-            Multiplicity::default()
+        // None, few different ones, or more than there are tables for.
+        let some = |salt: u64| Some((0..n as u64).map(|i| (i * 7919 + salt) % different + i % 2 * 1000).collect());
+        let multiplicity = match different {
+            0 => Multiplicity::default(),
+            _ => Multiplicity { layers: some(seed % 1000), images: some(3) },
         };
         let options = Options {
             as_published: published.then(|| edges.clone()),
@@ -175,10 +175,11 @@ proptest! {
         top_k in prop_oneof![Just(0usize), 1usize..4, Just(50)],
         min in prop::option::of(prop_oneof![Just(1.0), Just(0.9), Just(-0.2)]),
         tile_edge in prop::option::of(20u32..200),
-        weighted: bool,
+        different in prop_oneof![Just(0u64), Just(5), Just(1000)],
     ) {
         let values = awkward(n, dims, seed);
-        let layers = weighted.then(|| (0..n as u64).map(|i| (i * 7919 + seed % 1000) % 5).collect());
+        let layers = (different > 0)
+            .then(|| (0..n as u64).map(|i| (i * 7919 + seed % 1000) % different).collect());
         let multiplicity = Multiplicity { layers, images: None };
         let histograms = vec![Options::study_edges()];
         check(&values, dims, &multiplicity, &Options { histograms, top_k, min, tile_edge, ..Options::default() });

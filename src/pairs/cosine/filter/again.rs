@@ -2,15 +2,11 @@
 
 use super::axes::{Axes, Reach};
 use super::cells::Judge;
-use super::pack::{MOST_COLUMNS, PAIRS, Shape, integers};
+use super::pack::{MOST_COLUMNS, MOST_ROWS, PAIRS, Shape, integers};
+use super::prefetch;
 use super::tally::{Masks, Pending, Scores, VECTOR, Verdict};
-use super::turned::Turned;
+use super::turned::{Line, Turned};
 use std::ops::Range;
-
-/// Eight words of a tail.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(32))]
-struct Line([u32; 8]);
 
 /// Pairs that are looked at together.
 const EIGHT: usize = 8;
@@ -21,85 +17,70 @@ const NR: usize = Shape::TALL.columns;
 pub struct Tails<'a> {
     axes: &'a Axes,
     turned: &'a [Turned<'a>; 2],
-    rows: Side,
-    columns: Side,
-}
-
-/// Copied, so that they lie on cache lines and near.
-#[derive(Default)]
-struct Side {
+    /// Tails of the strip's rows one after the other, copied so that they lie near.
     lines: Vec<Line>,
-    reach: Vec<Reach>,
-}
-
-impl Side {
-    fn fill(&mut self, turned: &Turned<'_>, range: Range<u32>) {
-        self.lines.clear();
-        self.reach.clear();
-        for i in range {
-            self.lines
-                .extend(turned.tail(i).chunks_exact(8).map(|eight| Line(eight.try_into().expect("eight"))));
-            self.reach.push(turned.reach(i));
-        }
-    }
+    /// Their bounds without tails, for whole micro-tiles ...
+    head: Vec<[f32; MOST_ROWS]>,
+    /// ... and with tails.
+    whole: Vec<[f32; MOST_ROWS]>,
+    columns: [&'a [Line]; NR],
+    columns_whole: [f32; NR],
 }
 
 impl<'a> Tails<'a> {
-    /// Of rows i and of rows j; no strip and no panel yet.
-    pub fn new(axes: &'a Axes, turned: &'a [Turned<'a>; 2]) -> Self {
-        Self { axes, turned, rows: Side::default(), columns: Side::default() }
+    /// Of a strip of rows i, and of rows j; no panel yet.
+    pub fn new(axes: &'a Axes, turned: &'a [Turned<'a>; 2], strip: Range<u32>) -> Self {
+        let mut lines = Vec::with_capacity(strip.len() * axes.tail_lines());
+        strip.clone().for_each(|i| lines.extend_from_slice(turned[0].tail(i)));
+        let reach = |of: fn(Reach) -> f32| {
+            let here = |first: u32| {
+                std::array::from_fn(|r| match first + r as u32 {
+                    i if i < strip.end => of(turned[0].reach(i)),
+                    _ => 0.0,
+                })
+            };
+            strip.clone().step_by(MOST_ROWS).map(here).collect()
+        };
+        let (head, whole) = (reach(|reach| reach.head), reach(|reach| reach.whole));
+        Self { axes, turned, lines, head, whole, columns: [&[]; NR], columns_whole: [0.0; NR] }
     }
 
-    /// Goes to a strip.
-    pub fn strip(&mut self, rows: Range<u32>) {
-        self.rows.fill(&self.turned[0], rows);
-    }
-
-    /// Goes to a panel; gives the bounds of its rows, without tails.
-    pub fn panel(&mut self, columns: Range<u32>) -> [f32; MOST_COLUMNS] {
-        self.columns.fill(&self.turned[1], columns);
+    /// Goes to a panel, of which there are others up to `end`; gives the bounds of its rows, without tails.
+    pub fn panel(&mut self, columns: Range<u32>, end: u32) -> [f32; MOST_COLUMNS] {
+        let turned = &self.turned[1];
         let mut reach = [0.0; MOST_COLUMNS];
-        reach.iter_mut().zip(&self.columns.reach).for_each(|(to, reach)| *to = reach.head);
+        for (c, j) in columns.clone().enumerate() {
+            self.columns[c] = turned.tail(j);
+            (reach[c], self.columns_whole[c]) = (turned.reach(j).head, turned.reach(j).whole);
+        }
+        (columns.end..end.min(columns.end + NR as u32)).for_each(|j| prefetch(turned.tail(j)));
         reach
     }
 
-    /// The bounds of the strip's rows from its `first` on, without tails.
-    pub fn reach(&self, first: usize) -> impl Iterator<Item = f32> {
-        self.rows.reach.iter().skip(first).map(|reach| reach.head)
+    /// The bounds of the rows of the strip's micro-tile `q`, without tails.
+    pub fn reach(&self, q: usize) -> &[f32; MOST_ROWS] {
+        &self.head[q]
     }
 
     /// Adds the tails to the scores that the masks point at, gives those pairs their cells as far as that
-    /// settles them, and leaves in the masks what is still open. True if anything is. The micro-tile's
-    /// first row is the strip's `first`.
+    /// settles them, and leaves in the masks what is still open. True if anything is. The micro-tile is the
+    /// strip's `q`-th.
     pub fn look(
         &self,
-        first: usize,
+        q: usize,
         verdict: &Verdict<'_>,
-        scores: &mut Scores,
+        scores: &Scores,
         pending: &mut Pending,
         masks: &mut Masks,
     ) -> bool {
-        let mut open = [0u16; PAIRS];
-        let count = masks.places(&mut open);
+        let mut places = [0u16; PAIRS];
+        let count = masks.places(&mut places);
         *masks = Masks::default();
         let mut any = false;
-        for these in open[..count].chunks(EIGHT) {
+        for these in places[..count].chunks(EIGHT) {
             // The last pair fills up a group that is not full.
-            let at: [usize; EIGHT] = std::array::from_fn(|l| usize::from(these[l.min(these.len() - 1)]));
-            let mut group = Group::default();
-            for (l, p) in at.into_iter().enumerate() {
-                let (r, c) = (p / NR, p % NR);
-                group.x[l] = first + r;
-                group.y[l] = c;
-                group.score[l] = scores.0[p];
-                group.own[l] = self.rows.reach[first + r].whole * self.columns.reach[c].whole;
-                group.from[l] = verdict.row_from[r].min(verdict.column_from[c]);
-            }
-            let [doubt, wanted] = group.settle(self, verdict.below);
-            for (l, p) in at.into_iter().enumerate() {
-                pending.cells[p] = group.cell[l] as u16;
-                scores.0[p] = group.score[l];
-            }
+            let at = std::array::from_fn(|l| usize::from(these[l.min(these.len() - 1)]));
+            let [doubt, wanted] = self.settle(q, at, verdict, scores, pending);
             let mut still = (doubt | wanted) & ((1 << these.len()) - 1);
             any |= still != 0;
             while still != 0 {
@@ -112,75 +93,92 @@ impl<'a> Tails<'a> {
         }
         any
     }
-}
 
-/// Eight pairs.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Group {
-    /// Row i in the strip ...
-    x: [usize; EIGHT],
-    /// ... and row j in the panel.
-    y: [usize; EIGHT],
-    /// Without the tail, and then with it.
-    score: [f32; EIGHT],
-    /// The pair's own bound.
-    own: [f32; EIGHT],
-    /// Wanted from here on.
-    from: [f32; EIGHT],
-    /// The cell, or none.
-    cell: [i32; EIGHT],
-}
-
-impl Group {
-    /// Adds the tails and gives cells; gives a bit for each pair in doubt, and for each that is wanted.
-    fn settle(&mut self, tails: &Tails<'_>, below: f32) -> [u32; 2] {
+    /// Adds the tails of eight pairs and gives them cells; gives a bit for each pair in doubt, and for each
+    /// that is wanted.
+    #[inline]
+    fn settle(
+        &self,
+        q: usize,
+        at: [usize; EIGHT],
+        verdict: &Verdict<'_>,
+        scores: &Scores,
+        pending: &mut Pending,
+    ) -> [u32; 2] {
         #[cfg(target_arch = "x86_64")]
         if super::Cpu::best().has_avx2() {
-            // SAFETY: `has_avx2` says so.
-            return unsafe { self.settle_avx2(tails, below) };
+            // SAFETY: `has_avx2` says so; masks have bits for pairs that there are.
+            return unsafe { self.settle_avx2(q, at, verdict, scores, pending) };
         }
-        self.settle_portable(tails, below)
+        self.settle_portable(q, at, verdict, scores, pending)
     }
 
-    fn settle_portable(&mut self, tails: &Tails<'_>, below: f32) -> [u32; 2] {
-        let axes = tails.axes;
-        let lines = axes.tail_words() / 8;
+    /// Tails of a pair.
+    #[inline]
+    fn tails(&self, r: usize, c: usize) -> [&[Line]; 2] {
+        let lines = self.axes.tail_lines();
+        [&self.lines[r * lines..][..lines], &self.columns[c][..lines]]
+    }
+
+    fn settle_portable(
+        &self,
+        q: usize,
+        at: [usize; EIGHT],
+        verdict: &Verdict<'_>,
+        scores: &Scores,
+        pending: &mut Pending,
+    ) -> [u32; 2] {
+        let axes = self.axes;
         let (mut doubt, mut wanted) = (0, 0);
-        for l in 0..EIGHT {
-            let x = &tails.rows.lines[self.x[l] * lines..][..lines];
-            let y = &tails.columns.lines[self.y[l] * lines..][..lines];
+        for (l, p) in at.into_iter().enumerate() {
+            let (r, c) = (p / NR, p % NR);
+            let [x, y] = self.tails(q * MOST_ROWS + r, c);
             let products = x.iter().zip(y).flat_map(|(x, y)| {
                 integers(&x.0).zip(integers(&y.0)).map(|(x, y)| i32::from(x) * i32::from(y))
             });
-            self.score[l] += products.fold(0, i32::wrapping_add) as f32 * axes.tail.unit;
-            let (score, own) = (self.score[l], self.own[l]);
+            let score = scores.0[p] + products.fold(0, i32::wrapping_add) as f32 * axes.tail.unit;
+            let own = self.whole[q][r] * self.columns_whole[c];
             let cell = axes.cells.cell_within(score, own);
-            self.cell[l] = i32::from(cell.unwrap_or(axes.cells.none()));
+            pending.cells[p] = cell.unwrap_or(axes.cells.none());
             doubt |= u32::from(cell.is_none()) << l;
-            wanted |= u32::from(score + own >= self.from[l] || score - own <= below) << l;
+            let from = verdict.from_of_row(r).min(verdict.column_from[c]);
+            wanted |= u32::from(score + own >= from || score - own <= verdict.below) << l;
         }
         [doubt, wanted]
     }
 
     /// # Safety
-    /// The CPU has AVX2 and FMA.
+    /// The CPU has AVX2 and FMA; all pairs are below [`PAIRS`], of rows that there are.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn settle_avx2(&mut self, tails: &Tails<'_>, below: f32) -> [u32; 2] {
+    unsafe fn settle_avx2(
+        &self,
+        q: usize,
+        at: [usize; EIGHT],
+        verdict: &Verdict<'_>,
+        scores: &Scores,
+        pending: &mut Pending,
+    ) -> [u32; 2] {
         use std::arch::x86_64::*;
-        let axes = tails.axes;
+        let axes = self.axes;
         let Judge::Grid { scale, offset, limit } = axes.cells.judge else {
-            return self.settle_portable(tails, below);
+            return self.settle_portable(q, at, verdict, scores, pending);
         };
-        let lines = axes.tail_words() / 8;
-        let x = self.x.map(|x| tails.rows.lines[x * lines..][..lines].as_ptr().cast::<__m256i>());
-        let y = self.y.map(|y| tails.columns.lines[y * lines..][..lines].as_ptr().cast::<__m256i>());
+        let lines = axes.tail_lines();
+        let (whole, rows) = (&self.whole[q], &self.lines[q * MOST_ROWS * lines..]);
+        let (mut own, mut score, mut from) = ([0.0; EIGHT], [0.0; EIGHT], [verdict.from; EIGHT]);
         let mut sums = [_mm256_setzero_si256(); EIGHT];
-        for k in 0..lines {
-            for p in 0..EIGHT {
-                // SAFETY: all sixteen have so many lines, and lines are aligned.
-                let (x, y) = unsafe { (_mm256_load_si256(x[p].add(k)), _mm256_load_si256(y[p].add(k))) };
-                sums[p] = _mm256_add_epi32(sums[p], _mm256_madd_epi16(x, y));
+        for (l, p) in at.into_iter().enumerate() {
+            let (r, c) = (p / NR, p % NR);
+            debug_assert!(p < PAIRS && (r + 1) * lines <= rows.len() && self.columns[c].len() == lines);
+            // SAFETY: the caller's pairs are of this micro-tile, and rows i and j have so many lines.
+            unsafe {
+                score[l] = *scores.0.get_unchecked(p);
+                own[l] = *whole.get_unchecked(r) * self.columns_whole[c];
+                if let Some(row_from) = verdict.row_from {
+                    from[l] = row_from.get_unchecked(r).min(verdict.column_from[c]);
+                }
+                sums[l] = sum_avx2(rows.as_ptr().add(r * lines), self.columns[c].as_ptr(), lines);
             }
         }
         let two = |a: usize| _mm256_hadd_epi32(sums[a], sums[a + 1]);
@@ -188,26 +186,57 @@ impl Group {
         let low = _mm256_permute2x128_si256::<0x20>(four[0], four[1]);
         let sum = _mm256_add_epi32(low, _mm256_permute2x128_si256::<0x31>(four[0], four[1]));
         // SAFETY: all arrays have eight numbers.
+        let [score, own, from] = unsafe { [score, own, from].map(|eight| _mm256_loadu_ps(eight.as_ptr())) };
+        let score = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(axes.tail.unit), score);
+        let (scale, offset) = (_mm256_set1_ps(scale), _mm256_set1_ps(offset));
+        let place = _mm256_fmadd_ps(score, scale, offset);
+        let nearest = _mm256_cvtps_epi32(place);
+        let off = _mm256_sub_ps(place, _mm256_cvtepi32_ps(nearest));
+        let off = _mm256_fmadd_ps(own, scale, _mm256_andnot_ps(_mm256_set1_ps(-0.0), off));
+        // Not a number cannot be; it would be in doubt.
+        let doubt = _mm256_cmp_ps::<_CMP_NLE_UQ>(off, _mm256_set1_ps(limit));
+        let none = _mm256_set1_epi32(i32::from(axes.cells.none()));
+        let mut cells = [0i32; EIGHT];
+        // SAFETY: there is room for eight.
         unsafe {
-            let unit = _mm256_set1_ps(axes.tail.unit);
-            let score = _mm256_loadu_ps(self.score.as_ptr());
-            let score = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), unit, score);
-            _mm256_storeu_ps(self.score.as_mut_ptr(), score);
-            let own = _mm256_loadu_ps(self.own.as_ptr());
-            let (scale, offset) = (_mm256_set1_ps(scale), _mm256_set1_ps(offset));
-            let place = _mm256_fmadd_ps(score, scale, offset);
-            let nearest = _mm256_cvtps_epi32(place);
-            let off = _mm256_sub_ps(place, _mm256_cvtepi32_ps(nearest));
-            let off = _mm256_fmadd_ps(own, scale, _mm256_andnot_ps(_mm256_set1_ps(-0.0), off));
-            // Not a number cannot be; it would be in doubt.
-            let doubt = _mm256_cmp_ps::<_CMP_NLE_UQ>(off, _mm256_set1_ps(limit));
-            let none = _mm256_set1_epi32(i32::from(axes.cells.none()));
             let cell = _mm256_blendv_epi8(nearest, none, _mm256_castps_si256(doubt));
-            _mm256_storeu_si256(self.cell.as_mut_ptr().cast(), cell);
-            let from = _mm256_loadu_ps(self.from.as_ptr());
-            let high = _mm256_cmp_ps::<_CMP_GE_OQ>(_mm256_add_ps(score, own), from);
-            let low = _mm256_cmp_ps::<_CMP_LE_OQ>(_mm256_sub_ps(score, own), _mm256_set1_ps(below));
-            [_mm256_movemask_ps(doubt) as u32, _mm256_movemask_ps(_mm256_or_ps(high, low)) as u32]
+            _mm256_storeu_si256(cells.as_mut_ptr().cast(), cell);
         }
+        for (p, cell) in at.into_iter().zip(cells) {
+            // SAFETY: as above.
+            unsafe { *pending.cells.get_unchecked_mut(p) = cell as u16 };
+        }
+        let high = _mm256_cmp_ps::<_CMP_GE_OQ>(_mm256_add_ps(score, own), from);
+        let low = _mm256_cmp_ps::<_CMP_LE_OQ>(_mm256_sub_ps(score, own), _mm256_set1_ps(verdict.below));
+        [_mm256_movemask_ps(doubt) as u32, _mm256_movemask_ps(_mm256_or_ps(high, low)) as u32]
     }
+}
+
+/// Products of two tails of so many lines, in eight sums.
+///
+/// # Safety
+/// The CPU has AVX2; both have so many.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn sum_avx2(x: *const Line, y: *const Line, lines: usize) -> std::arch::x86_64::__m256i {
+    use std::arch::x86_64::*;
+    let mut sums = [_mm256_setzero_si256(); 2];
+    // SAFETY: lines are aligned, and there are as many.
+    let product = |k: usize| unsafe {
+        _mm256_madd_epi16(_mm256_load_si256(x.add(k).cast()), _mm256_load_si256(y.add(k).cast()))
+    };
+    let mut k = 0;
+    while k + 4 <= lines {
+        sums[0] = _mm256_add_epi32(sums[0], product(k));
+        sums[1] = _mm256_add_epi32(sums[1], product(k + 1));
+        sums[0] = _mm256_add_epi32(sums[0], product(k + 2));
+        sums[1] = _mm256_add_epi32(sums[1], product(k + 3));
+        k += 4;
+    }
+    while k < lines {
+        sums[0] = _mm256_add_epi32(sums[0], product(k));
+        k += 1;
+    }
+    _mm256_add_epi32(sums[0], sums[1])
 }

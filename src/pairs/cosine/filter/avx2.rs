@@ -15,15 +15,14 @@
 
 use super::cells::{Cells, Judge};
 use super::pack::{PAIRS, Shape};
-use super::tally::{Masks, Pending, Scores, TABLES, Tally, VECTOR, VECTORS, Verdict};
+use super::tally::{Masks, Pending, Scores, TABLES, Tables, Tally, VECTOR, VECTORS, Verdict};
 use std::arch::x86_64::*;
 
 const NR: usize = Shape::TALL.columns;
 const ROWS: usize = Shape::TALL.together;
 const LANES: usize = 8;
-/// Pairs counted at a time, each in a table of its own; a row of a micro-tile of any shape is a
-/// multiple of it.
-pub(super) const BATCH: usize = TABLES;
+/// Pairs counted at a time; a row of a micro-tile of any shape is a multiple of it.
+pub(super) const BATCH: usize = 4;
 
 /// Words of a panel `b` that stays in a first-level cache of 32 KB.
 const NEAR: usize = (24 << 10) / 4;
@@ -81,11 +80,10 @@ pub struct Words {
 /// `pending` on the way. A word is an f32; with `INTEGERS` it is a pair of integers after the lead.
 ///
 /// # Safety
-/// The CPU has AVX2 and FMA. `a` holds 24 words a line, `b` as many lines of 16. Every cell in
-/// `pending` is below `tally.stride`, and `tally.weights`, if any, has rows up to
-/// `pending.at[0] + 24` and `pending.at[1] + 16`.
+/// The CPU has AVX2 and FMA. `a` holds 24 words a line, `b` as many lines of 16. `pending` is of the strip
+/// that `tally` is at, its cells are those of [`Tally::sort`].
 #[target_feature(enable = "avx2,fma")]
-pub unsafe fn scores<const WEIGHTED: bool, const INTEGERS: bool>(
+pub unsafe fn scores<const INTEGERS: bool>(
     a: &[u32],
     b: &[u32],
     words: Words,
@@ -103,7 +101,7 @@ pub unsafe fn scores<const WEIGHTED: bool, const INTEGERS: bool>(
     // Panel `a` is read from one end to the other, unless `b` is so large that its chunks have to be
     // used by all rows while they are near.
     let straight = b.len() <= NEAR;
-    let tables = tables(tally);
+    let tables = tally.tables(pending);
     let (mut six, mut first) = (0, 0);
     while six < sixes && first < lines {
         let in_f32 = !INTEGERS || first < lead;
@@ -127,7 +125,7 @@ pub unsafe fn scores<const WEIGHTED: bool, const INTEGERS: bool>(
                 if let Some(pending) = pending {
                     for _ in 0..batches {
                         if counted < PAIRS {
-                            count::<WEIGHTED, NR>(pending, counted, tables, tally);
+                            count::<NR>(pending, counted, tables);
                             counted += BATCH;
                         }
                     }
@@ -145,15 +143,13 @@ pub unsafe fn scores<const WEIGHTED: bool, const INTEGERS: bool>(
             for r in 0..ROWS {
                 for c in 0..2 {
                     let out = out.add(r * NR + c * LANES);
+                    let before = if first == 0 { _mm256_setzero_ps() } else { _mm256_load_ps(out) };
                     let sum = if in_f32 {
-                        sums[r][c]
+                        _mm256_add_ps(before, sums[r][c])
                     } else {
-                        _mm256_mul_ps(
-                            _mm256_cvtepi32_ps(_mm256_castps_si256(sums[r][c])),
-                            _mm256_set1_ps(unit),
-                        )
+                        let sum = _mm256_cvtepi32_ps(_mm256_castps_si256(sums[r][c]));
+                        _mm256_fmadd_ps(sum, _mm256_set1_ps(unit), before)
                     };
-                    let sum = if first == 0 { sum } else { _mm256_add_ps(_mm256_load_ps(out), sum) };
                     _mm256_store_ps(out, sum);
                 }
             }
@@ -194,50 +190,26 @@ unsafe fn step(a: *const u32, b: *const u32, sums: &mut Sums) {
     }
 }
 
-/// The tables without weights, for [`count`]; it is handed them so that they stay in registers.
-#[inline]
-pub(super) fn tables(tally: &mut Tally<'_>) -> [*mut u32; TABLES] {
-    let (first, stride) = (tally.plain.as_mut_ptr(), tally.stride);
-    std::array::from_fn(|table| first.wrapping_add(table * stride))
-}
-
 /// Counts [`BATCH`] pairs of a micro-tile of `COLUMNS` columns, all of one row.
 ///
 /// # Safety
-/// The CPU has AVX2 and FMA; `pending` and `tally` are as for [`scores`], `tables` are those of this tally,
-/// and `from` is a multiple of [`BATCH`] below [`PAIRS`].
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn count<const WEIGHTED: bool, const COLUMNS: usize>(
-    pending: &Pending,
-    from: usize,
-    tables: [*mut u32; TABLES],
-    tally: &mut Tally<'_>,
-) {
-    // SAFETY: cells are below the stride, weights reach as far as the micro-tile.
+/// `tables` are those of `pending`, whose cells are those of [`Tally::sort`]; `from` is a multiple of
+/// [`BATCH`] below [`PAIRS`].
+#[inline(always)]
+pub(super) unsafe fn count<const COLUMNS: usize>(pending: &Pending, from: usize, tables: Tables<'_>) {
+    // SAFETY: there are so many rows and cells, and a row's tables have each of its cells.
     unsafe {
         let cells = pending.cells.as_ptr().add(from);
-        if !WEIGHTED {
-            for pair in 0..BATCH {
-                *tables[pair].add(usize::from(*cells.add(pair))) += 1;
-            }
-        } else if let Some(weights) = tally.weights {
-            let row = weights.as_ptr().add(pending.at[0] as usize + from / COLUMNS);
-            let columns = weights.as_ptr().add(pending.at[1] as usize + from % COLUMNS);
-            let row = _mm256_loadu_si256(row.cast());
-            for pair in 0..BATCH {
-                let table = tally.weighted.as_mut_ptr().add(pair * tally.apart);
-                let place = table.add(usize::from(*cells.add(pair))).cast();
-                // Weights are below 2^32, so the product of the low halves is the whole.
-                let product = _mm256_mul_epu32(row, _mm256_loadu_si256(columns.add(pair).cast()));
-                _mm256_storeu_si256(place, _mm256_add_epi64(_mm256_loadu_si256(place), product));
-            }
+        let first = tables.first.add(*tables.rows.get_unchecked(from / COLUMNS) as usize);
+        let tables: [_; TABLES] = std::array::from_fn(|table| first.add(table * tables.apart));
+        for pair in 0..BATCH {
+            *tables[pair % TABLES].add(usize::from(*cells.add(pair))) += 1;
         }
     }
 }
 
 /// As [`super::portable::judge`]. True if any score is in doubt or wanted. With `OWN` pairs have
-/// bounds of their own.
+/// bounds of their own, and one in doubt has any cell.
 ///
 /// # Safety
 /// The CPU has AVX2 and FMA.
@@ -249,12 +221,130 @@ pub unsafe fn judge<const OWN: bool>(
     pending: &mut Pending,
     masks: &mut Masks,
 ) -> bool {
-    let Judge::Grid { scale, offset, limit } = &cells.judge else {
+    let Judge::Grid { scale, offset, limit } = cells.judge else {
         super::portable::judge(scores, cells, verdict, pending, masks);
         return true;
     };
-    let (scale, offset, limit) = (_mm256_set1_ps(*scale), _mm256_set1_ps(*offset), _mm256_set1_ps(*limit));
-    let none = _mm256_set1_epi32(i32::from(cells.none()));
+    // SAFETY: the caller's.
+    unsafe {
+        if verdict.valid.is_none() && verdict.row_from.is_none() {
+            let found = skim::<OWN>(scores, [scale, offset, limit], verdict, pending, masks);
+            if let Some(any) = found {
+                if any && !OWN {
+                    let mut places = [0; PAIRS];
+                    let count = masks.places(&mut places);
+                    places[..count].iter().for_each(|p| pending.cells[usize::from(*p)] = cells.none());
+                }
+                return any;
+            }
+        }
+        judge_all::<OWN>(scores, [scale, offset, limit], cells.none(), verdict, pending, masks)
+    }
+}
+
+/// [`judge`] for micro-tiles of which no score is wanted, as are nearly all: `None` if one may be. True
+/// if any score is in doubt; all have cells.
+///
+/// # Safety
+/// The CPU has AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn skim<const OWN: bool>(
+    scores: &Scores,
+    [scale, offset, limit]: [f32; 3],
+    verdict: &Verdict<'_>,
+    pending: &mut Pending,
+    masks: &mut Masks,
+) -> Option<bool> {
+    let unit = scale;
+    let (scale, offset, limit) = (_mm256_set1_ps(scale), _mm256_set1_ps(offset), _mm256_set1_ps(limit));
+    let sign = _mm256_set1_ps(-0.0);
+    let mut column_reach = [_mm256_setzero_ps(); 2];
+    if OWN {
+        for c in 0..2 {
+            // SAFETY: there are more columns than these 16.
+            let reach = unsafe { _mm256_loadu_ps(verdict.column_reach.as_ptr().add(c * LANES)) };
+            column_reach[c] = _mm256_mul_ps(reach, scale);
+        }
+    }
+    let (mut highest, mut least) = (_mm256_set1_ps(f32::NEG_INFINITY), _mm256_set1_ps(f32::INFINITY));
+    let mut farthest = _mm256_setzero_ps();
+    let in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    let mut any = 0;
+    for two in 0..VECTORS / 2 {
+        let mut unsure = [_mm256_setzero_si256(); 4];
+        let mut cell = unsure;
+        for k in 0..4 {
+            // SAFETY: `Scores` holds VECTORS aligned vectors of 16.
+            let s = unsafe { _mm256_load_ps(scores.0.as_ptr().add((4 * two + k) * LANES)) };
+            highest = _mm256_max_ps(highest, s);
+            least = _mm256_min_ps(least, s);
+            let x = _mm256_fmadd_ps(s, scale, offset);
+            cell[k] = _mm256_cvtps_epi32(x);
+            let mut off = _mm256_andnot_ps(sign, _mm256_sub_ps(x, _mm256_cvtepi32_ps(cell[k])));
+            if OWN {
+                let reach = _mm256_set1_ps(verdict.row_reach[2 * two + k / 2]);
+                off = _mm256_fmadd_ps(reach, column_reach[k % 2], off);
+                farthest = _mm256_max_ps(farthest, reach);
+            }
+            unsure[k] = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GT_OQ>(off, limit));
+        }
+        for half in 0..2 {
+            // The halves of both come in turns; 0, 2, 1, 3 puts them in order.
+            let packed = _mm256_packus_epi32(cell[2 * half], cell[2 * half + 1]);
+            let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
+            // SAFETY: `cells` has room for VECTORS times 16 words.
+            unsafe {
+                _mm256_storeu_si256(pending.cells.as_mut_ptr().add((2 * two + half) * VECTOR).cast(), packed);
+            }
+        }
+        let bytes = _mm256_packs_epi16(
+            _mm256_packs_epi32(unsure[0], unsure[1]),
+            _mm256_packs_epi32(unsure[2], unsure[3]),
+        );
+        let doubt = _mm256_movemask_epi8(_mm256_permutevar8x32_epi32(bytes, in_order)) as u32;
+        masks.doubt[2 * two] = doubt as u16;
+        masks.doubt[2 * two + 1] = (doubt >> VECTOR) as u16;
+        any |= doubt;
+    }
+    // In this order, so that the bound is no less than any pair's own.
+    let reach = _mm256_mul_ps(farthest, _mm256_max_ps(column_reach[0], column_reach[1]));
+    let reach = _mm256_mul_ps(reach, _mm256_set1_ps((1.0 + 1e-6) / unit));
+    let high =
+        _mm256_cmp_ps::<_CMP_NLT_UQ>(_mm256_add_ps(highest, largest_of(reach)), _mm256_set1_ps(verdict.from));
+    let low =
+        _mm256_cmp_ps::<_CMP_NGT_UQ>(_mm256_sub_ps(least, largest_of(reach)), _mm256_set1_ps(verdict.below));
+    if _mm256_movemask_ps(_mm256_or_ps(high, low)) != 0 {
+        return None;
+    }
+    masks.wanted = [0; VECTORS];
+    Some(any != 0)
+}
+
+/// The largest of eight numbers, in all places.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn largest_of(x: __m256) -> __m256 {
+    let x = _mm256_max_ps(x, _mm256_permute2f128_ps::<1>(x, x));
+    let x = _mm256_max_ps(x, _mm256_permute_ps::<0b01_00_11_10>(x));
+    _mm256_max_ps(x, _mm256_permute_ps::<0b10_11_00_01>(x))
+}
+
+/// [`judge`] in general.
+///
+/// # Safety
+/// The CPU has AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn judge_all<const OWN: bool>(
+    scores: &Scores,
+    [scale, offset, limit]: [f32; 3],
+    none: u16,
+    verdict: &Verdict<'_>,
+    pending: &mut Pending,
+    masks: &mut Masks,
+) -> bool {
+    let (scale, offset, limit) = (_mm256_set1_ps(scale), _mm256_set1_ps(offset), _mm256_set1_ps(limit));
+    let no_cell = none;
+    let none = _mm256_set1_epi32(i32::from(none));
     let below = _mm256_set1_ps(verdict.below);
     let sign = _mm256_set1_ps(-0.0);
     let mut columns = [_mm256_setzero_ps(); 2];
@@ -268,7 +358,7 @@ pub unsafe fn judge<const OWN: bool>(
     }
     let mut any = 0;
     for v in 0..VECTORS {
-        let from = _mm256_set1_ps(verdict.row_from[v]);
+        let from = _mm256_set1_ps(verdict.from_of_row(v));
         let reach = _mm256_set1_ps(verdict.row_reach[v]);
         let mut cell = [none; 2];
         let (mut doubt, mut wanted) = (0u16, 0u16);
@@ -299,7 +389,7 @@ pub unsafe fn judge<const OWN: bool>(
         if let Some(valid) = verdict.valid {
             for lane in 0..VECTOR {
                 if valid[v] >> lane & 1 == 0 {
-                    pending.cells[v * VECTOR + lane] = cells.none();
+                    pending.cells[v * VECTOR + lane] = no_cell;
                 }
             }
             doubt &= valid[v];

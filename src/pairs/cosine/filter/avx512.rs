@@ -12,7 +12,7 @@
 // in memory.
 #![allow(clippy::needless_range_loop)]
 
-use super::avx2::{BATCH, count, tables};
+use super::avx2::{BATCH, count};
 use super::cells::{Cells, Judge};
 use super::pack::Shape;
 use super::tally::{Masks, Pending, Scores, Tally, VECTOR, VECTORS, Verdict};
@@ -28,11 +28,10 @@ type Sums = [[__m512; WIDE]; MR];
 /// Scores of one micro-tile as [`super::portable::scores`], and counts `pending` on the way.
 ///
 /// # Safety
-/// The CPU has AVX-512 F. `a` holds `MR * dims` values, `b` holds `NR * dims`. Every cell in
-/// `pending` is below `tally.stride`, and `tally.weights`, if any, has rows up to
-/// `pending.at[0] + MR` and `pending.at[1] + NR`.
+/// The CPU has AVX-512 F. `a` holds `MR * dims` values, `b` holds `NR * dims`. `pending` is of the strip
+/// that `tally` is at, its cells are those of [`Tally::sort`].
 #[target_feature(enable = "avx512f,avx512vl")]
-pub unsafe fn scores<const WEIGHTED: bool>(
+pub unsafe fn scores(
     a: &[f32],
     b: &[f32],
     chunk: usize,
@@ -44,7 +43,7 @@ pub unsafe fn scores<const WEIGHTED: bool>(
     debug_assert!(b.len() == dims * NR);
     let (mut a, mut b) = (a.as_ptr(), b.as_ptr());
     let mut counted = pending.map_or(MR * NR, |_| 0);
-    let tables = tables(tally);
+    let tables = tally.tables(pending);
     for first in (0..dims).step_by(chunk) {
         let here = chunk.min(dims - first);
         let mut sums: Sums = [[_mm512_setzero_ps(); WIDE]; MR];
@@ -59,7 +58,7 @@ pub unsafe fn scores<const WEIGHTED: bool>(
                 if counted < MR * NR
                     && let Some(pending) = pending
                 {
-                    count::<WEIGHTED, NR>(pending, counted, tables, tally);
+                    count::<NR>(pending, counted, tables);
                     counted += BATCH;
                 }
             }
@@ -135,7 +134,7 @@ pub unsafe fn judge(
     let mut any = 0u16;
     let mut settle = |v: usize, cell: __m512i, doubt: u16| {
         let s = score(v);
-        let from = _mm512_min_ps(_mm512_set1_ps(verdict.row_from[v / WIDE]), columns[v % WIDE]);
+        let from = _mm512_min_ps(_mm512_set1_ps(verdict.from_of_row(v / WIDE)), columns[v % WIDE]);
         let wanted = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(s, from) | _mm512_cmp_ps_mask::<_CMP_LE_OQ>(s, below);
         let valid = verdict.valid.map_or(u16::MAX, |valid| valid[v]);
         let cell = _mm512_mask_mov_epi32(none, valid & !doubt, cell);

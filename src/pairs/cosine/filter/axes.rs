@@ -3,20 +3,22 @@
 //! Vectors of documents crowd: a handful of directions have nearly all of their length. An orthonormal
 //! basis V whose first axes are those directions turns a row x into y = V^T x with most of its length
 //! in front, and a dot product stops being in doubt long before its last coordinate. Of y the first
-//! [`LEAD`] coordinates are kept in f32, the *head* and the *tail* after them as 16-bit integers. The
-//! kernel sums lead and head of every pair; what that leaves open is summed over the tail pair by pair
-//! ([`super::turned`]), and what even that leaves open goes on to f32 and f64 as ever.
+//! [`LEAD`] coordinates are kept in f32, the *head* and the *tail* after them as 16-bit integers; the last
+//! ones are next to nothing and left out. The kernel sums lead and head of every pair; what that leaves
+//! open is summed over the tail pair by pair ([`super::again`]), and what even that leaves open goes on to
+//! f32 and f64 as ever.
 //!
 //! The bounds. V is computed once, rounded to f32 and taken as it is: with e = |V^T V - I|_F, measured,
 //! |x_i . x_j - y_i . y_j| <= e |x_i| |x_j| (the singular values of V V^T and V^T V are the same). Write
-//! t for the length of a row's tail, X for that of head and tail, r for that of what rounding head and
-//! tail to integers took away. By Cauchy and Schwarz the sum over lead and head is off by at most
+//! t for the length of what follows a row's head, s for that of what follows its tail, X for that of head
+//! and tail, r for that of what rounding head and tail to integers took away. By Cauchy and Schwarz the sum
+//! over lead and head is off by at most
 //!
 //! ```text
-//! t_i t_j + X_i r_j + r_i (X_j + r_j) <= T_i T_j    with T^2 = t^2 + U^2, U^2 = k (X + r)^2 + r^2 / k
+//! t_i t_j + X_i r_j + r_i (X_j + r_j) <= T_i T_j    with T^2 = t^2 + k (X + r)^2 + r^2 / k
 //! ```
 //!
-//! for any k > 0 (Cauchy and Schwarz once more), and with the tail added by U_i U_j.
+//! for any k > 0 (Cauchy and Schwarz once more), and with the tail added by U_i U_j, where U is T with s for t.
 //! A constant is added for e, for the rounding of y to f32, 2 u |x|^2, and for the sums in f32:
 //! [`LEAD`] fused steps, and for every chunk of integers a conversion, the rounding of its unit, a
 //! product and an addition, u = 2^-24 each, of at most |y_i| |y_j|.
@@ -28,6 +30,7 @@ use super::super::rows::Rows;
 use super::Bound;
 use super::cells::{Cells, Judge};
 use super::coarse;
+use super::turned::LINE;
 use ndarray::{Array1, Array2};
 
 /// Coordinates that stay f32: they have most of the length, where integers would be coarse.
@@ -54,7 +57,7 @@ mod price {
     /// Looking at one pair's tail, and each of its coordinates.
     pub const TAIL: [f64; 2] = [10.0, 0.03];
     /// Summing one pair in f32, with rows from the last-level cache.
-    pub const FAR: f64 = 150.0;
+    pub const FAR: f64 = 400.0;
 }
 
 /// Integers that were made of coordinates.
@@ -104,11 +107,11 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// From t, X and r.
-    pub fn new(tail: f64, length: f64, rest: f64) -> Self {
+    /// From t and s, X and r.
+    pub fn new([after_head, after_tail]: [f64; 2], length: f64, rest: f64) -> Self {
         let up = |square: f64| ((square.sqrt() * (1.0 + 1e-6)) as f32).next_up();
-        let whole = BALANCE * (length + rest) * (length + rest) + rest * rest / BALANCE;
-        Self { head: up(tail * tail + whole), whole: up(whole) }
+        let rounding = BALANCE * (length + rest) * (length + rest) + rest * rest / BALANCE;
+        Self { head: up(after_head * after_head + rounding), whole: up(after_tail * after_tail + rounding) }
     }
 }
 
@@ -119,8 +122,10 @@ pub struct Axes {
     pub basis: Vec<f32>,
     /// Coordinates.
     pub dims: usize,
-    /// The end of the head, and where the tail begins.
+    /// The end of the head, and where the tail begins ...
     pub split: usize,
+    /// ... and ends.
+    pub cut: usize,
     /// Of the head.
     pub head: Integers,
     /// Of the tail.
@@ -148,9 +153,10 @@ impl Axes {
             return None;
         }
         let turned = turn(&basis, dims, sample.iter().map(|i| rows.row(*i)));
-        let split = cheapest(&turned, dims, bins, bound)?;
+        let [split, cut] = cheapest(&turned, dims, bins, bound)?;
         let head = Integers::new(turned.chunks_exact(dims).map(|y| &y[LEAD..split]), chunk_of(split));
-        let tail = Integers::new(turned.chunks_exact(dims).map(|y| &y[split..]), (dims - split).div_ceil(2));
+        let tail =
+            Integers::new(turned.chunks_exact(dims).map(|y| &y[split..cut]), (cut - split).div_ceil(2));
         let chunks = ((split - LEAD) / 2).div_ceil(head.chunk) + 1;
         let shortest = f64::from(head.scale.min(tail.scale));
         let reach = (bound.square.sqrt() + (dims as f64).sqrt() / shortest).powi(2);
@@ -163,7 +169,7 @@ impl Axes {
         let cells = Cells::new(bins, &constant);
         let Judge::Grid { .. } = cells.judge else { return None };
         let slack = ((error + bound.error) as f32).next_up();
-        let axes = Self { basis, dims, split, head, tail, cells, slack, price: f64::INFINITY };
+        let axes = Self { basis, dims, split, cut, head, tail, cells, slack, price: f64::INFINITY };
         Some(Self { price: axes.price(&turned), ..axes })
     }
 
@@ -172,9 +178,9 @@ impl Axes {
         LEAD + (self.split - LEAD) / 2
     }
 
-    /// Words of the tail, whole registers of them.
-    pub fn tail_words(&self) -> usize {
-        (self.dims - self.split).div_ceil(STEP) * (STEP / 2)
+    /// Whole lines of the tail.
+    pub fn tail_lines(&self) -> usize {
+        (self.cut - self.split).div_ceil(2 * LINE)
     }
 
     /// What a pair costs, judged by turned rows.
@@ -182,28 +188,33 @@ impl Axes {
         let Judge::Grid { scale, limit, .. } = self.cells.judge else { return f64::INFINITY };
         // Rounding takes a twelfth of a step's square from each coordinate.
         let squares = |dims: usize, how: &Integers| dims as f64 / 12.0 / f64::from(how.scale).powi(2);
-        let rest = squares(self.split - LEAD, &self.head) + squares(self.dims - self.split, &self.tail);
+        let rest = squares(self.split - LEAD, &self.head) + squares(self.cut - self.split, &self.tail);
         let rows = || turned.chunks_exact(self.dims);
         let length =
             rows().map(|y| exact::score(&y[LEAD..], &y[LEAD..]).sqrt()).sum::<f64>() / rows().count() as f64;
         let far = 1.0 - 2.0 * f64::from(limit) + 2.0 * f64::from(scale) * 2.0 * length * rest.sqrt();
-        price_of(self.split, turned, self.dims, scale) + far.min(1.0) * price::FAR
+        let after = |k| open_after(k, turned, self.dims, scale);
+        price_of([self.split, self.cut], after(self.split), far + after(self.cut))
     }
 }
 
-/// What it costs to judge a pair by lead and head, and to add the tails that decide.
-fn price_of(split: usize, turned: &[f32], dims: usize, scale: f32) -> f64 {
-    let tails: Vec<f64> =
-        turned.chunks_exact(dims).map(|y| exact::score(&y[split..], &y[split..]).sqrt()).collect();
+/// The share of pairs that coordinates up to `k` leave open.
+fn open_after(k: usize, turned: &[f32], dims: usize, scale: f32) -> f64 {
+    let rests: Vec<f64> = turned.chunks_exact(dims).map(|y| exact::score(&y[k..], &y[k..]).sqrt()).collect();
     // Pairs of rows that have nothing to do with each other.
-    let bounds = (0..tails.len()).map(|i| tails[i] * tails[i * 7919 % tails.len()]);
-    let open =
-        bounds.map(|bound| (2.0 * bound * f64::from(scale)).min(1.0)).sum::<f64>() / tails.len() as f64;
+    let bounds = (0..rests.len()).map(|i| rests[i] * rests[i * 7919 % rests.len()]);
+    bounds.map(|bound| (2.0 * bound * f64::from(scale)).min(1.0)).sum::<f64>() / rests.len() as f64
+}
+
+/// What it costs to judge a pair by lead and head, and to add the tails and score in f32 such shares of
+/// pairs as are open then.
+fn price_of([split, cut]: [usize; 2], open: f64, far: f64) -> f64 {
     let [tail, each] = price::TAIL;
     price::JUDGE
         + LEAD as f64 * price::F32
         + (split - LEAD) as f64 * price::INTEGER
-        + open * (tail + each * (dims - split) as f64)
+        + open * (tail + each * (cut - split) as f64)
+        + far.min(1.0) * price::FAR
 }
 
 /// What the dense kernels cost a pair: `open` is the share that integers leave open, if they run.
@@ -217,12 +228,15 @@ fn chunk_of(split: usize) -> usize {
     words.div_ceil(words.div_ceil(CHUNK))
 }
 
-/// The split between head and tail that should cost least, for these turned rows.
-fn cheapest(turned: &[f32], dims: usize, bins: &Bins, bound: &Bound) -> Option<usize> {
+/// The ends of head and tail that should cost least, for these turned rows.
+fn cheapest(turned: &[f32], dims: usize, bins: &Bins, bound: &Bound) -> Option<[usize; 2]> {
     let Judge::Grid { scale, .. } = Cells::new(bins, bound).judge else { return None };
-    let splits = (LEAD + STEP..dims).step_by(STEP);
-    let prices = splits.map(|split| (price_of(split, turned, dims, scale), split));
-    prices.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, split)| split)
+    let ends = (LEAD + STEP..dims).step_by(STEP).chain([dims]);
+    let open: Vec<(usize, f64)> = ends.map(|k| (k, open_after(k, turned, dims, scale))).collect();
+    let pairs =
+        open.iter().enumerate().flat_map(|(at, head)| open[at + 1..].iter().map(move |tail| (head, tail)));
+    let prices = pairs.map(|(head, tail)| ([head.0, tail.0], price_of([head.0, tail.0], head.1, tail.1)));
+    prices.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(ends, _)| ends)
 }
 
 /// Some rows along the axes of a basis, one after the other, summed in f64 and rounded.

@@ -99,8 +99,8 @@ impl Filter for Dense {
                 || vec![0u32; longest * lines],
                 |packed_rows, rows| {
                     self.first.pack(&ask.rows, turned.map(|t| &t[0]), rows.clone(), together, packed_rows);
-                    let mut strip = Strip::new(self, ask, turned, columns.clone());
-                    strip.run(rows, packed_rows, &packed);
+                    let mut strip = Strip::new(self, ask, turned, rows, columns.clone());
+                    strip.run(packed_rows, &packed);
                     strip.finish()
                 },
             )
@@ -139,15 +139,19 @@ struct Strip<'a> {
     masks: Masks,
     tally: Tally<'a>,
     open: Vec<Open>,
-    /// From where on scores of the rows i may be among their best; empty if those are not asked for.
-    rows_from: Vec<f32>,
+    /// From where on scores of the rows i may be among their best, for whole micro-tiles; empty if those
+    /// are not asked for.
+    rows_from: Vec<[f32; MOST_ROWS]>,
     /// Rows j of the panel that have been asked for.
     asked: u64,
     found: Found,
 }
 
-/// What of the columns decides besides their words.
+/// What decides about a panel's scores besides its words.
 struct Columns {
+    /// As in [`Verdict`].
+    all_from: f32,
+    below: f32,
     from: [f32; MOST_COLUMNS],
     reach: [f32; MOST_COLUMNS],
 }
@@ -171,13 +175,14 @@ impl<'a> Strip<'a> {
         filter: &'a Dense,
         ask: &'a Ask<'a>,
         turned: Option<&'a [Turned<'a>; 2]>,
+        rows: Range<u32>,
         columns: Range<u32>,
     ) -> Self {
         let shape = filter.cpu.shape();
         let cells = filter.cells_of_kernel();
         let pending = || Pending::new(cells, shape.columns);
         let tails = match (&filter.first, turned) {
-            (First::Axes(axes, _), Some(turned)) => Some(Tails::new(axes, turned)),
+            (First::Axes(axes, _), Some(turned)) => Some(Tails::new(axes, turned, rows.clone())),
             _ => None,
         };
         Self {
@@ -185,14 +190,14 @@ impl<'a> Strip<'a> {
             ask,
             tails,
             shape,
-            rows: 0..0,
-            columns,
+            rows: rows.clone(),
+            columns: columns.clone(),
             scores: Scores::default(),
             pending: [pending(), pending()],
             last: 0,
             waiting: false,
             masks: Masks::default(),
-            tally: Tally::new(cells, ask.weights),
+            tally: Tally::new(cells, ask.weights, rows, shape.rows, columns),
             open: Vec::new(),
             rows_from: Vec::new(),
             asked: 0,
@@ -200,30 +205,38 @@ impl<'a> Strip<'a> {
         }
     }
 
-    fn run(&mut self, rows: Range<u32>, packed_rows: &[u32], packed: &[u32]) {
+    fn run(&mut self, packed_rows: &[u32], packed: &[u32]) {
         let (lines, Shape { rows: mr, columns: nr, .. }) =
             (self.filter.first.lines(self.ask.rows.dims()), self.shape);
-        self.rows = rows.clone();
-        if let Some(tails) = &mut self.tails {
-            tails.strip(rows.clone());
-        }
+        let rows = self.rows.clone();
         for (p, panel) in packed.chunks_exact(nr * lines).enumerate() {
             let j = self.columns.start + (p * nr) as u32;
             self.asked = 0;
-            if let Some(best) = self.ask.best.filter(|_| p % REFRESH == 0) {
+            let (ask, first) = (self.ask, &self.filter.first);
+            if let Some(best) = ask.best.filter(|_| p % REFRESH == 0) {
                 self.rows_from.clear();
-                self.rows_from.extend(rows.clone().map(|i| self.filter.first.from(best.from(i))));
+                self.rows_from.extend(rows.clone().step_by(mr).map(|i| {
+                    std::array::from_fn(|r| match i + r as u32 {
+                        i if r < mr && i < rows.end => first.from(best.from(i)),
+                        _ => f32::INFINITY,
+                    })
+                }));
             }
             let last = (j + nr as u32).min(self.columns.end) - 1;
-            let mut column = Columns { from: [f32::INFINITY; MOST_COLUMNS], reach: [0.0; MOST_COLUMNS] };
-            if let Some(best) = self.ask.best {
+            // Old limits ask for more than new ones.
+            let all_from = first.from(ask.extremes.high_from().min(self.listed_from()));
+            let below = first.below(ask.extremes.low_from());
+            let (from, reach) = ([all_from; MOST_COLUMNS], [0.0; MOST_COLUMNS]);
+            let mut column = Columns { all_from, below, from, reach };
+            if let Some(best) = ask.best {
                 (j..=last)
                     .zip(&mut column.from)
-                    .for_each(|(j, from)| *from = self.filter.first.from(best.from(j)));
+                    .for_each(|(j, from)| *from = from.min(first.from(best.from(j))));
             }
             if let Some(tails) = &mut self.tails {
-                column.reach = tails.panel(j..last + 1);
+                column.reach = tails.panel(j..last + 1, self.columns.end);
             }
+            self.tally.panel(j..last + 1);
             for (q, panel_rows) in packed_rows.chunks_exact(mr * lines).enumerate() {
                 let i = rows.start + (q * mr) as u32;
                 if i >= rows.end || i >= last {
@@ -231,55 +244,43 @@ impl<'a> Strip<'a> {
                 }
                 let whole = i + mr as u32 <= rows.end && i + mr as u32 <= j && last + 1 == j + nr as u32;
                 let valid = (!whole).then(|| valid(self.shape, i..rows.end, j..last + 1));
-                self.micro_tile([i, j], panel_rows, panel, valid.as_ref(), &column);
+                self.micro_tile(q, [i, j], panel_rows, panel, valid.as_ref(), &column);
             }
         }
     }
 
+    /// The strip's `q`-th, with a panel.
     fn micro_tile(
         &mut self,
+        q: usize,
         at: [u32; 2],
         a: &[u32],
         b: &[u32],
         valid: Option<&[u16; VECTORS]>,
         column: &Columns,
     ) {
-        let extremes = self.ask.extremes;
-        let first = &self.filter.first;
-        let all_from = first.from(extremes.high_from().min(self.listed_from()));
-        let mut row_from = [all_from; MOST_ROWS];
-        if let Some(there) = self.rows_from.get((at[0] - self.rows.start) as usize..) {
-            row_from.iter_mut().zip(there).for_each(|(all, from)| *all = all.min(*from));
-        }
-        let mut row_reach = [0.0; MOST_ROWS];
-        if let Some(tails) = &self.tails {
-            let reach = tails.reach((at[0] - self.rows.start) as usize);
-            row_reach.iter_mut().zip(reach).for_each(|(to, reach)| *to = reach);
-        }
-        let Dense { cpu, bound, cells, .. } = self.filter;
-        let below = first.below(extremes.low_from());
+        let Dense { cpu, bound, cells, first, .. } = self.filter;
         let verdict = Verdict {
             valid,
-            row_from,
+            from: column.all_from,
+            below: column.below,
+            row_from: self.rows_from.get(q),
             column_from: &column.from,
-            below,
-            row_reach,
+            row_reach: self.tails.as_ref().map_or(&[0.0; MOST_ROWS], |tails| tails.reach(q)),
             column_reach: &column.reach,
         };
         let [even, odd] = &mut self.pending;
         let (before, now) = if self.last == 0 { (even, odd) } else { (odd, even) };
-        now.at = at;
+        (now.q, now.at) = (q, at);
         let before = self.waiting.then_some(&*before);
         let (scores, masks, tally) = (&mut self.scores, &mut self.masks, &mut self.tally);
-        let weighted = self.ask.weights.is_some();
         let look = match (cpu, first) {
             // SAFETY: `Cpu::all` lists this kernel only where the CPU has what it needs; panels are
-            // whole; cells are those of this tally's table, and the weights are padded.
+            // whole; what is pending is sorted, and the tally's strip is this one.
             #[cfg(target_arch = "x86_64")]
             (Cpu::Avx512, _) => unsafe {
                 use super::avx512::{judge, scores as scores_of};
                 let (a, b) = (bytemuck::cast_slice(a), bytemuck::cast_slice(b));
-                let scores_of = if weighted { scores_of::<true> } else { scores_of::<false> };
                 scores_of(a, b, bound.chunk, scores, before, tally);
                 judge(scores, cells, &verdict, now, masks)
             },
@@ -294,12 +295,7 @@ impl<'a> Strip<'a> {
                         (Words { lead: LEAD, chunk: axes.head.chunk, unit: axes.head.unit }, &axes.cells)
                     }
                 };
-                let scores_of = match (weighted, first.is_f32()) {
-                    (false, false) => scores_of::<false, true>,
-                    (true, false) => scores_of::<true, true>,
-                    (false, true) => scores_of::<false, false>,
-                    (true, true) => scores_of::<true, false>,
-                };
+                let scores_of = if first.is_f32() { scores_of::<false> } else { scores_of::<true> };
                 scores_of(a, b, words, scores, before, tally);
                 match first {
                     First::Axes(..) => judge::<true>(scores, cells, &verdict, now, masks),
@@ -322,9 +318,9 @@ impl<'a> Strip<'a> {
         self.last = 1 - self.last;
         let look = look
             && self.tails.as_ref().is_none_or(|tails| {
-                let first = (at[0] - self.rows.start) as usize;
-                tails.look(first, &verdict, &mut self.scores, &mut self.pending[self.last], &mut self.masks)
+                tails.look(q, &verdict, &self.scores, &mut self.pending[self.last], &mut self.masks)
             });
+        self.tally.sort(&mut self.pending[self.last]);
         if look {
             self.attend(at);
         }

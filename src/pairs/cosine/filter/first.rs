@@ -4,7 +4,7 @@ use super::axes::{Axes, dense_price};
 use super::cells::Cells;
 use super::coarse::Coarse;
 use super::pack::{pack, pack_integers, pack_words};
-use super::turned::{Store, Turned};
+use super::turned::{LINE, Store, Turned};
 use super::{Bound, Cpu};
 use crate::pairs::cosine::bins::Bins;
 use crate::pairs::cosine::rows::Rows;
@@ -52,7 +52,9 @@ impl First {
         match self {
             Self::All => "all in f32".into(),
             Self::Integers(_) => "all in integers first".into(),
-            Self::Axes(axes, _) => format!("{} of {} principal axes first", axes.split, axes.dims),
+            Self::Axes(axes, _) => {
+                format!("{} of {} principal axes first, then {}", axes.split, axes.dims, axes.cut)
+            }
         }
     }
 
@@ -103,7 +105,7 @@ impl First {
         match self {
             Self::All => 0,
             Self::Integers(_) => dims / 2,
-            Self::Axes(axes, _) => axes.tail_words(),
+            Self::Axes(axes, _) => axes.tail_lines() * LINE,
         }
     }
 

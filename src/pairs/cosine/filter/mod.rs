@@ -30,6 +30,7 @@ mod turned;
 
 pub use bound::Bound;
 pub use dense::Dense;
+pub use tally::{Classes, Weights};
 
 use super::best::Best;
 use super::bins::{Bins, Count};
@@ -113,9 +114,8 @@ pub struct Ask<'a> {
     pub rows: Rows<'a>,
     /// The bins of all histograms.
     pub bins: &'a Bins,
-    /// Weights of each row, below 2^32, padded with [`pack::MOST_COLUMNS`] zero rows; without them a pair
-    /// counts once in every way.
-    pub weights: Option<&'a [Count]>,
+    /// Without weights a pair counts once in every way.
+    pub weights: Option<Weights<'a>>,
     /// List pairs with at least this score.
     pub min: Option<f64>,
     /// Keep the best neighbours of each row.
@@ -152,9 +152,9 @@ pub struct Edge {
 }
 
 /// In which ways a pair counts.
-pub fn counts_in(weights: Option<&[Count]>, [i, j]: [u32; 2]) -> [bool; 4] {
-    let Some(weights) = weights else { return [true; 4] };
-    let (i, j) = (&weights[i as usize], &weights[j as usize]);
+pub fn counts_in(weights: Option<Weights<'_>>, [i, j]: [u32; 2]) -> [bool; 4] {
+    let Some(Weights { each, .. }) = weights else { return [true; 4] };
+    let (i, j) = (&each[i as usize], &each[j as usize]);
     std::array::from_fn(|way| i[way] > 0 && j[way] > 0)
 }
 
@@ -266,8 +266,8 @@ fn count(counts: &mut Count, ask: &Ask<'_>, pair: [u32; 2]) {
     let [i, j] = pair.map(|i| i as usize);
     match ask.weights {
         None => counts.iter_mut().for_each(|count| *count += 1),
-        Some(weights) => {
-            let products = weights[i].iter().zip(&weights[j]).map(|(i, j)| i * j);
+        Some(Weights { each, .. }) => {
+            let products = each[i].iter().zip(&each[j]).map(|(i, j)| i * j);
             counts.iter_mut().zip(products).for_each(|(count, product)| *count += product);
         }
     }

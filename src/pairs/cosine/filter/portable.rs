@@ -71,7 +71,7 @@ pub fn judge(
                 }
             }
         }
-        let from_row = verdict.row_from[row];
+        let from_row = verdict.from_of_row(row);
         for (l, score) in here.iter().enumerate() {
             let from = from_row.min(verdict.column_from[column + l]);
             wanted |= u16::from(*score >= from || *score <= verdict.below) << l;

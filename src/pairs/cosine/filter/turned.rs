@@ -1,5 +1,6 @@
 //! Rows along the axes of [`super::axes`], and the second look at pairs.
 
+use super::super::exact;
 use super::super::rows::Rows;
 use super::axes::{Axes, LEAD, Reach, turn};
 use super::pack::{integers, quantize};
@@ -12,11 +13,19 @@ const BLOCK: usize = 256;
 /// Memory for turned rows of one rank, in bytes; with more rows the others are turned for each tile.
 const MEMORY: usize = 96 << 20;
 
+/// Words of two coordinates in a line.
+pub const LINE: usize = 8;
+
+/// A part of a tail: a vector of integers, aligned.
+#[derive(Debug, Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(32))]
+pub struct Line(pub [u32; LINE]);
+
 /// Some neighbouring rows.
 #[derive(Debug)]
 struct Block {
     words: Vec<u32>,
-    tails: Vec<u32>,
+    tails: Vec<Line>,
     reach: Vec<Reach>,
 }
 
@@ -24,33 +33,38 @@ impl Block {
     fn new(axes: &Axes, rows: &Rows<'_>, range: Range<usize>) -> Self {
         let (dims, n) = (axes.dims, range.len());
         let turned = turn(&axes.basis, dims, range.map(|i| rows.row(i)));
-        let (lines, tail_words) = (axes.lines(), axes.tail_words());
-        let (mut words, mut tails) = (vec![0; n * lines], vec![0; n * tail_words]);
+        let (lines, tail_lines) = (axes.lines(), axes.tail_lines());
+        let (mut words, mut tails) = (vec![0; n * lines], vec![Line::default(); n * tail_lines]);
         let parts = turned.chunks_exact(dims).zip(words.chunks_exact_mut(lines));
         let reach =
-            parts.zip(tails.chunks_exact_mut(tail_words)).map(|((y, words), tail)| lay(axes, y, words, tail));
+            parts.zip(tails.chunks_exact_mut(tail_lines)).map(|((y, words), tail)| lay(axes, y, words, tail));
         let reach = reach.collect();
         Self { words, tails, reach }
     }
 }
 
 /// Writes a turned row as lead, head and tail; gives the bounds.
-fn lay(axes: &Axes, y: &[f32], words: &mut [u32], tail: &mut [u32]) -> Reach {
+fn lay(axes: &Axes, y: &[f32], words: &mut [u32], tail: &mut [Line]) -> Reach {
     let (lead, head) = words.split_at_mut(LEAD);
     lead.iter_mut().zip(y).for_each(|(word, v)| *word = v.to_bits());
-    let parts = [(&y[LEAD..axes.split], head, &axes.head), (&y[axes.split..], tail, &axes.tail)];
-    let (mut lengths, mut rest) = ([0.0f64; 2], 0.0f64);
+    let parts = [
+        (&y[LEAD..axes.split], head, &axes.head),
+        (&y[axes.split..axes.cut], bytemuck::cast_slice_mut(tail), &axes.tail),
+    ];
+    let (mut squares, mut rest) = ([0.0f64; 2], 0.0f64);
     for (p, (values, words, how)) in parts.into_iter().enumerate() {
         if how.fit(values) {
             quantize(values, how.scale, &mut words[..values.len().div_ceil(2)]);
         }
         for (v, q) in values.iter().zip(integers(words)) {
             let (v, q) = (f64::from(*v), f64::from(q) / f64::from(how.scale));
-            lengths[p] += v * v;
+            squares[p] += v * v;
             rest += (v - q) * (v - q);
         }
     }
-    Reach::new(lengths[1].sqrt(), (lengths[0] + lengths[1]).sqrt(), rest.sqrt())
+    let [head, tail] = squares;
+    let after = exact::score(&y[axes.cut..], &y[axes.cut..]);
+    Reach::new([(tail + after).sqrt(), after.sqrt()], (head + tail).sqrt(), rest.sqrt())
 }
 
 /// All turned rows, as far as they are needed and fit.
@@ -80,7 +94,7 @@ pub struct Turned<'a> {
     blocks: Vec<Held<'a>>,
     first: usize,
     lines: usize,
-    tail_words: usize,
+    tail_lines: usize,
 }
 
 impl Store {
@@ -92,7 +106,7 @@ impl Store {
 
     /// Bytes of a turned row.
     fn row(axes: &Axes) -> usize {
-        4 * (axes.lines() + axes.tail_words()) + size_of::<Reach>()
+        4 * axes.lines() + size_of::<Line>() * axes.tail_lines() + size_of::<Reach>()
     }
 
     /// Memory that it comes to, in bytes, with those rows of a tile of `edge` that are not kept.
@@ -117,7 +131,7 @@ impl Store {
             false => Held::Own(Box::new(make(b))),
         };
         let blocks = wanted.into_par_iter().map(held).collect();
-        Turned { blocks, first, lines: axes.lines(), tail_words: axes.tail_words() }
+        Turned { blocks, first, lines: axes.lines(), tail_lines: axes.tail_lines() }
     }
 }
 
@@ -136,9 +150,9 @@ impl Turned<'_> {
 
     /// Its tail.
     #[inline]
-    pub fn tail(&self, i: u32) -> &[u32] {
+    pub fn tail(&self, i: u32) -> &[Line] {
         let (block, r) = self.place(i);
-        &block.tails[r * self.tail_words..][..self.tail_words]
+        &block.tails[r * self.tail_lines..][..self.tail_lines]
     }
 
     /// Its bounds.
@@ -217,7 +231,7 @@ mod tests {
                     let (x, y) = (turned.reach(i), turned.reach(j));
                     let off = (f64::from(head) - exact).abs();
                     prop_assert!(off <= f64::from(x.head) * f64::from(y.head) + constant, "{} {}: {}", i, j, off);
-                    let tails = sum(turned.tail(i), turned.tail(j));
+                    let tails = sum(bytemuck::cast_slice(turned.tail(i)), bytemuck::cast_slice(turned.tail(j)));
                     let whole = head + tails as f32 * axes.tail.unit;
                     let off = (f64::from(whole) - exact).abs();
                     prop_assert!(off <= f64::from(x.whole) * f64::from(y.whole) + constant, "{} {}: {} with the tail", i, j, off);
