@@ -331,7 +331,7 @@ fn rows_of_the_matrix_that_are_not_there_are_refused() {
     let (file, list) = (dir.path().join("v.npy"), dir.path().join("rows.txt"));
     write(&file, 2, &[1.0, 0.0, 0.0, 1.0]);
     for (text, reason) in [
-        ("0\n2\n", "row 2 of the matrix is wanted, but there are 2 vectors"),
+        ("0\n2\n", "rows.txt: line 2: there are 2 vectors, numbered from 0"),
         ("0\nx\n", "line 2: not the number of a vector"),
         ("\n", "lists no vector"),
     ] {

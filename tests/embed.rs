@@ -233,6 +233,8 @@ fn odd_input_is_refused_in_one_line() {
     succeed(&mut fixture.embed(1, 1, &output, &["--overwrite"]));
     let (code, _, err) = run(stratigraph(1).arg("similar").arg(&output).arg("no-such-word"));
     assert!(code == 4 && err.contains("no-such-word"), "{code} {err}");
+    let (code, _, err) = run(stratigraph(1).arg("similar").arg(&output).args(["no-such-word", "-k", "0"]));
+    assert!(code == 64 && err.contains("-k"), "{code} {err}");
 }
 
 #[test]
@@ -287,6 +289,10 @@ fn exports_hold_the_vectors_and_neighbours_are_found() {
     let out =
         succeed(stratigraph(1).arg("similar").arg(&output).args(["--positive", &word, "--negative", &other]));
     assert!(!out.lines().skip(1).any(|line| line.contains(&format!(" {word} "))), "{out}");
+    let mut nothing = stratigraph(1);
+    nothing.arg("similar").arg(&output).args(["--positive", &word, "--negative", &word]);
+    let (code, _, err) = run(&mut nothing);
+    assert!(code == 4 && err.contains("cancel each other out"), "{code} {err}");
     let out = succeed(
         stratigraph(1).arg("similar").arg(&output).arg(&word).arg("--documents").arg(&fixture.documents),
     );

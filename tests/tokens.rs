@@ -295,6 +295,9 @@ fn odd_dockerfiles_are_read_and_told() {
     let packed =
         Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(directory.path()).arg("dockerfiles").status();
     assert!(packed.expect("tar").success());
+    let (code, _, err) =
+        run(stratigraph(1).arg("tokenize").arg(&root).args(["--scheme", "per-layer", "-o"]).arg(at("d.h5")));
+    assert!(code == 4 && err.contains("leave it out") && !at("d.h5").exists(), "{code} {err}");
     let tokenize = |mut command: Command, source: &Path| {
         command.arg("tokenize").arg(source).arg("-o").arg(at("d.h5")).arg("--text").arg(at("text"));
         let outcome = run(command.arg("--json").arg(at("tokens.json")));

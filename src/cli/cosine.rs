@@ -147,7 +147,8 @@ pub fn compare(args: &Args, context: &Context) -> anyhow::Result<Ended> {
     steps.mark("read");
     let begun = Instant::now();
     let groups = Groups::of(&source.rows());
-    let mut prepared = Prepared::new(source.rows(), &groups, &source.multiplicity, options(args)?)?;
+    let options = options(args, source.rows().len())?;
+    let mut prepared = Prepared::new(source.rows(), &groups, &source.multiplicity, options)?;
     let settings = settings(&prepared);
     let identity = format!("vectors {id}\noptions {settings}");
     let fingerprint = prepared.fingerprint(&identity);
@@ -264,7 +265,7 @@ fn ways(source: &Source) -> &'static [usize] {
 ///
 /// # Errors
 /// If an edge or the threshold is no number, or the edges do not rise.
-pub fn options(args: &Args) -> anyhow::Result<Options> {
+pub fn options(args: &Args, vectors: usize) -> anyhow::Result<Options> {
     let given = !args.edges.is_empty();
     let histograms =
         if given { vec![args.edges.clone()] } else { vec![Options::study_edges(), Options::fine_edges()] };
@@ -280,7 +281,7 @@ pub fn options(args: &Args) -> anyhow::Result<Options> {
         min: args.min,
         tile_edge: args.tile_rows.map(u32::from),
         matrix: args.matrix,
-        matrix_rows: args.rows.as_deref().map(listed_rows).transpose()?,
+        matrix_rows: args.rows.as_deref().map(|rows| listed_rows(rows, vectors)).transpose()?,
         cpu: Cpu::best(),
     })
 }
@@ -308,14 +309,16 @@ fn matrix_cell(text: &str) -> Result<Cell, String> {
     all.into_iter().find(|c| c.name() == text).ok_or_else(|| "is none of f32, f16 and u8".into())
 }
 
-/// Numbers of vectors, one a line.
-fn listed_rows(path: &Path) -> anyhow::Result<Vec<u32>> {
+/// Numbers of vectors, of which there are so many, one a line.
+fn listed_rows(path: &Path, vectors: usize) -> anyhow::Result<Vec<u32>> {
     let name = path.display();
     let text = std::fs::read_to_string(path).map_err(|e| Error::Refused(format!("--rows {name}: {e}")))?;
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
     let numbers = lines.map(|(at, line)| {
-        let refuse = || Error::Refused(format!("--rows {name}: line {at}: not the number of a vector"));
-        line.trim().parse::<u32>().map_err(|_| refuse())
+        let refuse = |reason: &str| Error::Refused(format!("--rows {name}: line {at}: {reason}"));
+        let row = line.trim().parse::<u32>().map_err(|_| refuse("not the number of a vector"))?;
+        let there = (row as usize) < vectors;
+        there.then_some(row).ok_or_else(|| refuse(&format!("there are {vectors} vectors, numbered from 0")))
     });
     let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
     if numbers.is_empty() {

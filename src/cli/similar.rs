@@ -30,8 +30,8 @@ pub struct Args {
     negative: Vec<String>,
 
     /// Neighbours in each list
-    #[arg(short = 'k', long, value_name = "K", default_value_t = 20)]
-    top_k: usize,
+    #[arg(short = 'k', long, value_name = "K", default_value = "20")]
+    top_k: std::num::NonZeroUsize,
 
     /// List the nearest documents instead, by where they first occur in this documents file
     #[arg(long, value_name = "FILE")]
@@ -67,12 +67,16 @@ pub fn run(args: &Args, context: &Context) -> anyhow::Result<Code> {
                 continue;
             }
         };
+        if unit.iter().all(|v| *v == 0.0) {
+            let all = "the terms cancel each other out, so nothing is near";
+            return Err(Error::Refused(format!("{}: `{query}`: {all}", args.vectors.display())).into());
+        }
         let list: Vec<(String, f64)> = match &documents {
-            None => nearest(&vectors.words.vectors, &unit, args.top_k, &rows)
+            None => nearest(&vectors.words.vectors, &unit, args.top_k.get(), &rows)
                 .into_iter()
                 .map(|n| (vectors.words.names.get(n.row).to_owned(), n.score))
                 .collect(),
-            Some(documents) => nearest(&vectors.documents.vectors, &unit, args.top_k, &[])
+            Some(documents) => nearest(&vectors.documents.vectors, &unit, args.top_k.get(), &[])
                 .into_iter()
                 .map(|n| (name(documents, vectors.documents.document[n.row as usize] as usize), n.score))
                 .collect(),

@@ -195,6 +195,10 @@ fn read_dockerfiles(
     watch: &Watch<'_>,
     steps: &mut Steps,
 ) -> anyhow::Result<Option<Source>> {
+    if let HistoryScheme::PerLayer = args.scheme {
+        let reason = "Dockerfiles have no histories of layers, which --scheme is for; leave it out";
+        return Err(Error::Source { path: args.source.clone(), reason: reason.into() }.into());
+    }
     let files = Dockerfiles::read(&args.source, &context.world, watch)?;
     steps.mark("read");
     Ok(files.map(|files| Source::Dockerfiles(Box::new(files))))

@@ -267,7 +267,9 @@ impl PercentileTables {
         // The study groups by image name, which sorts them; the deviation's last digit shows it.
         let mut by_name: Vec<_> = images.clone().map(|i| (table.name(i), i)).collect();
         by_name.sort_unstable();
-        let of_images: Vec<_> = by_name.iter().map(|(_, i)| rows(*i).map(|r| table.size[r]).sum()).collect();
+        // A manifest can claim any size; two of 2^63 bytes have no sum in 64 bits.
+        let size_of = |i: usize| rows(i).fold(0u64, |sum, r| sum.saturating_add(table.size[r]));
+        let of_images: Vec<_> = by_name.iter().map(|(_, i)| size_of(*i)).collect();
         let numbers: Vec<_> = images.map(|i| rows(i).count() as u64).collect();
         Self {
             layers: Percentiles::of(&sizes),

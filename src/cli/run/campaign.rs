@@ -195,7 +195,7 @@ impl Campaign {
             given.options(1).map_err(|e| ("embed", e.into()))?;
         }
         if let Some(table) = &self.cosine {
-            let options = table.arguments(input, out).and_then(|args| cosine::options(&args));
+            let options = table.arguments(input, out).and_then(|args| cosine::options(&args, usize::MAX));
             options.map_err(|e| ("cosine", e))?;
         }
         if let Some(table) = &self.jaccard {

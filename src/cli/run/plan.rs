@@ -244,7 +244,7 @@ impl Planner<'_, '_> {
         let rows = source.as_ref().map_or_else(|| Rows::new(&means.vectors, dims), Source::rows);
         let begun = Instant::now();
         let groups = Groups::of(&rows);
-        let prepared = Prepared::new(rows, &groups, &multiplicity, cosine::options(args)?)?;
+        let prepared = Prepared::new(rows, &groups, &multiplicity, cosine::options(args, rows.len())?)?;
         let prepare = begun.elapsed();
         let needs = measure::Needs::of(&prepared, self.cluster.threads);
         let time = prepare + prepared.expected(&self.cluster);

@@ -35,8 +35,8 @@ pub struct Origin {
 /// | `groups/weights` | n x 4 | u64 | 1, input rows, layers, images |
 /// | `bins/thresholds` | b | f64 | a score is in the bin of the number of thresholds at or below it |
 /// | `bins/counts` | b + 1 x 4 | u64 | pairs of distinct vectors, weighted as above |
-/// | `neighbours/index` | n x k | u32 | distinct vectors, best first; 2^32 - 1 where there are fewer |
-/// | `neighbours/score` | n x k | f64 | score; 0 where there are fewer |
+/// | `neighbours/index` | n x k | u32 | distinct vectors, best first; k is at most n - 1, and of one vector there are none |
+/// | `neighbours/score` | n x k | f64 | their score |
 /// | `pairs/{first,second}` | pairs | u32 | distinct vectors over the threshold, ascending ... |
 /// | `pairs/score` | pairs | f32 | ... and their score, rounded: 12 bytes a pair |
 ///

@@ -57,7 +57,7 @@ pub const LENGTH_TOLERANCE: f64 = 1e-4;
 ///
 /// # Errors
 /// [`Error::Refused`] with the number of the first row that is neither (rows from 0).
-pub fn check_unit(rows: &Rows<'_>, name: &str) -> Result<u64, Error> {
+pub fn check_unit(rows: &Rows<'_>, name: &str, remedy: &str) -> Result<u64, Error> {
     let of_row = |i: usize| -> Result<u64, (usize, String)> {
         let row = rows.row(i);
         if let Some(k) = row.iter().position(|v| !v.is_finite()) {
@@ -67,7 +67,7 @@ pub fn check_unit(rows: &Rows<'_>, name: &str) -> Result<u64, Error> {
         match length {
             0.0 if row.iter().all(|v| *v == 0.0) => Ok(1),
             l if (l - 1.0).abs() <= LENGTH_TOLERANCE => Ok(0),
-            l => Err((i, format!("has length {l:.6}, not 1; give --normalize to scale all rows"))),
+            l => Err((i, format!("has length {l:.6}, not 1; {remedy}"))),
         }
     };
     // The first row at fault, whichever thread meets it.
@@ -170,10 +170,10 @@ mod tests {
             ([1.0, 0.0, 0.0, f32::INFINITY, 0.0, 0.0], "m: row 1: column 1 is inf"),
             ([1.0, 0.0, 0.0, 0.0, 0.6, 0.9], "m: row 2: has length 1.08"),
         ] {
-            let error = check_unit(&Rows::new(&values, 2), "m").unwrap_err().to_string();
+            let error = check_unit(&Rows::new(&values, 2), "m", "scale it").unwrap_err().to_string();
             assert!(error.starts_with(reason), "{error}");
         }
-        assert_eq!(check_unit(&Rows::new(&[1.0, 0.0, -0.0, 0.0, 0.6, 0.8], 2), "m").unwrap(), 1);
+        assert_eq!(check_unit(&Rows::new(&[1.0, 0.0, -0.0, 0.0, 0.6, 0.8], 2), "m", "").unwrap(), 1);
     }
 
     #[test]

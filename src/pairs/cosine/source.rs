@@ -72,7 +72,7 @@ impl Source {
             documents_id: Some(origin.documents_id),
             known_id: Some(id),
         };
-        source.checked(name)
+        source.checked(name, "it was not written so; run embed again")
     }
 
     fn of_matrix((values, dims): (Raw, usize), name: &str, normalize: bool) -> Result<Self, Error> {
@@ -83,15 +83,25 @@ impl Source {
             Raw::Ready(values) if !normalize => values,
             Raw::Ready(values) => Values::Owned(scaled(values.as_slice(), dims, name, |v| f64::from(*v))?),
             Raw::Double(values) if normalize => Values::Owned(scaled(&values, dims, name, |v| *v)?),
-            Raw::Double(values) => Values::Owned(values.iter().map(|v| *v as f32).collect()),
+            Raw::Double(values) => {
+                let large = |v: &f64| v.is_finite() && !(*v as f32).is_finite();
+                if let Some(at) = values.iter().position(large) {
+                    let [row, column, value] =
+                        [(at / dims).to_string(), (at % dims).to_string(), values[at].to_string()];
+                    return Err(Error::Refused(format!(
+                        "{name}: row {row}: column {column} is {value}, of a vector of length 1; {NORMALIZE}"
+                    )));
+                }
+                Values::Owned(values.iter().map(|v| *v as f32).collect())
+            }
         };
         let multiplicity = Multiplicity::default();
         Self { values, dims, zeros: 0, multiplicity, synthetic: None, documents_id: None, known_id: None }
-            .checked(name)
+            .checked(name, NORMALIZE)
     }
 
-    fn checked(self, name: &str) -> Result<Self, Error> {
-        let zeros = rows::check_unit(&self.rows(), name)?;
+    fn checked(self, name: &str, remedy: &str) -> Result<Self, Error> {
+        let zeros = rows::check_unit(&self.rows(), name, remedy)?;
         Ok(Self { zeros, ..self })
     }
 
@@ -136,6 +146,8 @@ pub fn split(spec: &str) -> (PathBuf, Option<String>) {
         _ => (spec.into(), None),
     }
 }
+
+const NORMALIZE: &str = "give --normalize to scale all rows";
 
 fn scaled<T>(values: &[T], dims: usize, name: &str, real: impl Fn(&T) -> f64) -> Result<Vec<f32>, Error> {
     let mut unit = Vec::with_capacity(values.len());
@@ -239,6 +251,7 @@ mod tests {
         };
         let single: Vec<u8> = [0.6f32, 0.8, 0.0, 0.0].iter().flat_map(|v| v.to_le_bytes()).collect();
         let double: Vec<u8> = [3.0f64, 4.0, 0.0, 0.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let huge: Vec<u8> = [0.6f64, 0.8, 1e39, 0.0].iter().flat_map(|v| v.to_le_bytes()).collect();
         let of = |descr: &str, order: &str, shape: &str| {
             format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}")
         };
@@ -254,6 +267,7 @@ mod tests {
             (of("<f4", "False", "(4,)"), &single, "two dimensions"),
             (of("<f4", "False", "(3, 2)"), &single, "cut short"),
             (of("<f8", "False", "(2, 2)"), &double, "row 0: has length 5"),
+            (of("<f8", "False", "(2, 2)"), &huge, "row 1: column 0 is 1000000000"),
             (String::new(), &Vec::new(), "little-endian"),
         ] {
             let error = open(&npy(&header, data), false).err().unwrap().to_string();

@@ -93,7 +93,7 @@ fn run(prepared: &Prepared<'_>) -> Results {
 
 fn check(values: &[f32], dims: usize, multiplicity: &Multiplicity, options: &Options) {
     let all = Rows::new(values, dims);
-    rows::check_unit(&all, "test").unwrap();
+    rows::check_unit(&all, "test", "").unwrap();
     let groups = Groups::of(&all);
     let prepared = |cpu| {
         let options = Options { cpu, ..options.clone() };
