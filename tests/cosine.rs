@@ -342,3 +342,23 @@ fn rows_of_the_matrix_that_are_not_there_are_refused() {
         assert!(code == 4 && err.contains(reason), "{code}: {err}");
     }
 }
+
+/// Histograms that do not follow from the counts beside them are not told; those of equal and of zero vectors do.
+#[test]
+fn a_changed_summary_is_noticed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, output) = (dir.path().join("v.npy"), dir.path().join("out"));
+    write(&file, 2, &[1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.6, 0.8]);
+    succeed(stratigraph(1).arg("cosine").arg(&file).arg("-o").arg(&output));
+    succeed(stratigraph(1).arg("reduce").arg(&output));
+    let json = output.join("cosine.json");
+    let mut summary: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&json).expect("a summary")).expect("JSON");
+    let counts = summary["measures"][1]["histograms"][0]["counts"].as_array_mut().expect("counts");
+    let full = counts.iter().position(|n| n.as_u64() > Some(0)).expect("a pair");
+    counts[full] = (counts[full].as_u64().unwrap() - 1).into();
+    counts[0] = (counts[0].as_u64().unwrap() + 1).into();
+    std::fs::write(&json, summary.to_string()).expect("a file");
+    let (code, _, err) = run(stratigraph(1).arg("reduce").arg(&output));
+    assert!(code == 4 && err.contains("another histogram of documents"), "{code}: {err}");
+}

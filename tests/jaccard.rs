@@ -131,6 +131,34 @@ fn results_of_another_corpus_are_kept() {
     refused(run(stratigraph(1).arg("reduce").arg(&output)), 4, "jaccard.json");
 }
 
+/// Numbers that do not follow from the counts beside them are not told.
+#[test]
+fn a_changed_summary_is_noticed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let output = dir.path().join("out");
+    succeed(stratigraph(1).arg("jaccard").arg(sample(dir.path())).arg("-o").arg(&output));
+    succeed(stratigraph(1).arg("reduce").arg(&output));
+    let whole = summary(&output);
+    for (way, key) in [("images", "mean"), ("distinct_sets", "histogram"), ("images", "score_zero")] {
+        let mut changed = whole.clone();
+        let told = &mut changed["counts"][way][key];
+        match told.as_object_mut() {
+            // One pair from one bin to another.
+            Some(histogram) => {
+                let counts = histogram["counts"].as_array_mut().expect("counts");
+                let full = counts.iter().position(|n| n.as_u64() > Some(0)).expect("a pair");
+                let other = (full + 1) % counts.len();
+                counts[full] = (counts[full].as_u64().unwrap() - 1).into();
+                counts[other] = (counts[other].as_u64().unwrap() + 1).into();
+            }
+            None => *told = 1.into(),
+        }
+        assert!(changed != whole);
+        std::fs::write(output.join("jaccard.json"), changed.to_string()).expect("a file");
+        refused(run(stratigraph(1).arg("reduce").arg(&output)), 4, "another histogram or mean");
+    }
+}
+
 #[test]
 fn the_smallest_corpora_have_results() {
     let no_image: &[&[u8]] = &[];

@@ -38,6 +38,11 @@ impl Bins {
         Ok(Self { thresholds })
     }
 
+    /// Those of a results file.
+    pub fn known(thresholds: Vec<f64>) -> Self {
+        Self { thresholds }
+    }
+
     /// Ascending: a score lies in bin b if b thresholds are at or below it.
     pub fn thresholds(&self) -> &[f64] {
         &self.thresholds

@@ -1,11 +1,12 @@
 //! The summary of a run: `cosine.json`.
 
 use super::Prepared;
+use super::bins::Bins;
 use super::files::{self, Origin};
 use super::moments::PairSums;
 use super::results::{Measures, Results};
 use crate::h5::Reader;
-use crate::pairs::Error;
+use crate::pairs::{Error, Histogram};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -80,10 +81,11 @@ impl Summary {
         })
     }
 
-    /// Checks the results file that belongs to this summary: the same run, and counts that close.
+    /// Checks the results file that belongs to this summary: the same run, counts that close, and histograms
+    /// that follow from them.
     ///
     /// # Errors
-    /// [`Error::Refused`] if it is of another run or its counts do not sum to all pairs,
+    /// [`Error::Refused`] if it is of another run, its counts do not sum to all pairs, or tell something else,
     /// [`Error::File`] if it cannot be read.
     pub fn check(&self, results: &Path) -> Result<(), Error> {
         let file = Reader::open(results, files::KIND, files::FORMAT_VERSION)?;
@@ -92,6 +94,10 @@ impl Summary {
             return Err(refuse("belongs to another run than cosine.json beside it".into()));
         }
         let counts: Vec<u64> = file.array("bins/counts")?;
+        let bins = Bins::known(file.array("bins/thresholds")?);
+        if counts.len() != 4 * bins.len() {
+            return Err(refuse(format!("bins/counts is not of {} bins", bins.len())));
+        }
         for measures in &self.measures {
             let way = super::results::WAYS.iter().position(|w| *w == measures.of);
             let way = way.ok_or_else(|| refuse(format!("{}: no way to count", measures.of)))?;
@@ -104,7 +110,39 @@ impl Summary {
             {
                 return Err(refuse(format!("the counts of {} do not sum to all pairs", measures.of)));
             }
+            let counts: Vec<u64> = counts.chunks_exact(4).map(|c| c[way]).collect();
+            for told in &measures.histograms {
+                if !self.follows(told, &bins, &counts, measures.equal)? {
+                    let what = format!("has another histogram of {} than cosine.json beside it", measures.of);
+                    return Err(refuse(format!("{what}; which of the two was changed? Run cosine again")));
+                }
+            }
         }
         Ok(())
+    }
+
+    /// True if a histogram is that of these counts and of `equal` pairs of equal vectors, which have
+    /// similarity 1, or 0 if they are zeros.
+    fn follows(&self, told: &Histogram, bins: &Bins, counts: &[u64], equal: u64) -> Result<bool, Error> {
+        let with = |zeros: u64| {
+            let mut whole = counts.to_vec();
+            whole[bins.bin(1.0)] += equal - zeros;
+            whole[bins.bin(0.0)] += zeros;
+            bins.histogram(&told.edges, &whole)
+        };
+        // How many of them are zeros is not known, but for what the histogram itself tells of its bin.
+        let zeros = match self.zero_vectors {
+            0 => 0,
+            _ => {
+                let mut at = Histogram::new(told.edges.clone())?;
+                at.add(0.0, 1);
+                let in_bin = |h: &Histogram| match at.counts.iter().position(|n| *n > 0) {
+                    Some(bin) => h.counts[bin],
+                    None => at.underflow * h.underflow + at.overflow * h.overflow,
+                };
+                in_bin(told).saturating_sub(in_bin(&with(0)?)).min(equal)
+            }
+        };
+        Ok(with(zeros)? == *told)
     }
 }

@@ -182,7 +182,8 @@ impl Counts {
     }
 }
 
-fn measures(cells: &[(u32, u32, u64)], items: u64, edges: &[f64]) -> Result<Measures, Error> {
+/// Statistics of `(shared, union, pairs)`, ascending, with this histogram.
+pub(super) fn measures(cells: &[(u32, u32, u64)], items: u64, edges: &[f64]) -> Result<Measures, Error> {
     let mut histogram = Histogram::new(edges.to_vec())?;
     let mut by_shared: Vec<(u32, u64)> = Vec::new();
     let (mut zero, mut one) = (0, 0);

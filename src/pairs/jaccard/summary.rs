@@ -1,7 +1,7 @@
 //! The summary of a run: `jaccard.json`.
 
 use super::files::{self, Origin};
-use super::results::{Counts, Results};
+use super::results::{Counts, Results, measures, pairs_of};
 use super::{ImageSets, Prepared};
 use crate::h5::Reader;
 use crate::pairs::Error;
@@ -79,10 +79,11 @@ impl Summary {
         }
     }
 
-    /// Checks the results file that belongs to this summary: the same run, and counts that close.
+    /// Checks the results file that belongs to this summary: the same run, counts that close, and statistics
+    /// that follow from them.
     ///
     /// # Errors
-    /// [`Error::Refused`] if it is of another run or its counts do not sum to all pairs,
+    /// [`Error::Refused`] if it is of another run, its counts do not sum to all pairs, or tell something else,
     /// [`Error::File`] if it cannot be read.
     pub fn check(&self, results: &Path) -> Result<(), Error> {
         let file = Reader::open(results, files::KIND, files::FORMAT_VERSION)?;
@@ -90,16 +91,30 @@ impl Summary {
         if file.attribute("fingerprint")? != self.fingerprint {
             return Err(refuse("belongs to another run than jaccard.json beside it".into()));
         }
-        for (group, item, pairs) in [
-            ("tally", "images", self.counts.images.pairs),
-            ("tally", "distinct", self.counts.distinct_sets.pairs),
-            ("tally_without_empty", "images", self.counts.images.pairs),
-            ("tally_without_empty", "distinct", self.counts.distinct_sets.pairs),
+        let Counts { images, images_without_empty_layers, distinct_sets, .. } = &self.counts;
+        for (group, item, told, items) in [
+            ("tally", "images", images, self.images),
+            ("tally", "distinct", distinct_sets, self.distinct_sets),
+            ("tally_without_empty", "images", images_without_empty_layers, self.images),
+            (
+                "tally_without_empty",
+                "distinct",
+                &self.counts.distinct_sets_without_empty_layers,
+                self.distinct_sets,
+            ),
         ] {
             let counts: Vec<u64> = file.array(&format!("{group}/{item}"))?;
-            let sum = counts.iter().try_fold(0u64, |sum, n| sum.checked_add(*n));
+            let (sum, pairs) = (counts.iter().try_fold(0u64, |sum, n| sum.checked_add(*n)), pairs_of(items));
             if sum != Some(pairs) {
                 return Err(refuse(format!("{group}/{item} sums to {sum:?}, not to {pairs} pairs")));
+            }
+            let parts = ["shared", "union"].map(|part| file.array::<u32>(&format!("{group}/{part}")));
+            let [shared, union] = parts;
+            let cells = shared?.into_iter().zip(union?).zip(counts).map(|((s, u), pairs)| (s, u, pairs));
+            if measures(&cells.collect::<Vec<_>>(), items, &told.histogram.edges)? != *told {
+                let what =
+                    format!("{group}/{item} has another histogram or mean than jaccard.json beside it");
+                return Err(refuse(format!("{what}; which of the two was changed? Run jaccard again")));
             }
         }
         let listed = file.shape("pairs/first")?;
