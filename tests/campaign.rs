@@ -112,7 +112,6 @@ fn only_what_changed_is_run_again() {
         succeed(&mut campaign(&config(), &source, &out));
         assert!(results_in(&out) == results);
     }
-    let second = written(&out);
 
     // Other options, another source, the source changed: never mixed in silence.
     let other = dir.path().join("other.toml");
@@ -123,6 +122,21 @@ fn only_what_changed_is_run_again() {
         ("scheme = \"cumulative\"", "scheme = \"per-layer\"", "[tokenize] differs"),
     ];
     refused_if_changed(&changes, &other, &source, &out);
+    // What does not come of the changed table is kept.
+    let text = std::fs::read_to_string(config()).unwrap();
+    for (change, made) in changes.iter().zip([&[2][..], &[5], &[4, 5], &[3, 4, 5]]) {
+        std::fs::write(&other, text.replace(change.0, change.1)).unwrap();
+        let before = written(&out);
+        for config in [&other, &config()] {
+            succeed(campaign(config, &source, &out).arg("--overwrite"));
+        }
+        let after = written(&out);
+        for (k, (before, after)) in before.iter().zip(&after).enumerate() {
+            assert_eq!(after > before, made.contains(&k), "{}: file {k}", change.0);
+        }
+        assert!(results_in(&out) == results, "{}", change.0);
+    }
+    let second = written(&out);
     refused(&mut campaign(&config(), &sample(), &out), 4, "its source differs");
     let file = source.join("registry/synthetic-lab-001/aligner/manifests-config-layers.json");
     let text = std::fs::read_to_string(&file).unwrap();
@@ -224,6 +238,9 @@ fn a_plan_says_what_is_needed_and_writes_nothing() {
     {
         assert!(text.contains(part), "{part}: {text}");
     }
+    assert!(!text.contains("does not fit"), "{text}");
+    let text = planned(campaign(&config(), &sample(), &out).args(["--memory", "64K"]));
+    assert!(text.contains("does not fit here: ") && text.contains("64.0 KiB may be used"), "{text}");
     assert!(!out.exists());
     // Tiles and pairs are those of the run; with its vectors there, too.
     let ran = succeed(&mut campaign(&config(), &sample(), &out));

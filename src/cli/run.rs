@@ -42,7 +42,8 @@ pub struct Args {
     #[arg(long, value_name = "BYTES", value_parser = super::limits::parse_size)]
     memory: Option<u64>,
 
-    /// Replace the results of another campaign in the output directory
+    /// Replace the results of another campaign in the output directory; of one that differs in some
+    /// tables only, those that come of them
     #[arg(long)]
     overwrite: bool,
 

@@ -310,5 +310,16 @@ impl Planner<'_, '_> {
                 show::bytes(limits::disk(place)),
             ),
         );
+        let limits = [
+            (self.run.args.memory.unwrap_or_else(limits::memory), most(0).max(most(1)), "memory of a rank"),
+            (limits::disk(place), disk, "disk"),
+        ];
+        for (free, needed, what) in limits.into_iter().filter(|(free, needed, _)| needed > free) {
+            let [needed, free] = [needed, free].map(show::bytes);
+            show::line(
+                context,
+                format!("does not fit here: {needed} of {what} are needed, {free} may be used"),
+            );
+        }
     }
 }

@@ -28,6 +28,20 @@ const STAGES: [&str; 9] = [
     files::CORPUS,
 ];
 
+/// What all stages are told in.
+const SUMMARY: [&str; 2] = ["summary.json", "summary.txt"];
+
+/// Keys of the record that can change without the source, and the files that come of each besides those of
+/// comparisons: documents and vectors are compared by `cosine`, layers by `jaccard`.
+const TABLES: [(&str, &[&str]); 6] = [
+    ("stats", &[files::STATS]),
+    ("tokenize", &[files::TOKENS, files::DOCUMENTS, files::VECTORS, CHECKPOINT]),
+    ("embed", &[files::VECTORS, CHECKPOINT]),
+    ("cosine", &[]),
+    ("jaccard", &[]),
+    ("jaccard_list", &[]),
+];
+
 /// What `embed` leaves beside an unfinished vectors file.
 const CHECKPOINT: &str = "vectors.h5.checkpoint";
 
@@ -87,7 +101,8 @@ pub fn keep_outside(source: &Path, out: &Path) -> Result<(), Error> {
 enum Owner {
     Nobody,
     This,
-    Another(&'static str),
+    /// Why, and how it is recorded if it is.
+    Another(&'static str, Option<serde_json::Value>),
 }
 
 fn owner(record: &serde_json::Value, source: &Path, out: &Path) -> anyhow::Result<Owner> {
@@ -97,14 +112,14 @@ fn owner(record: &serde_json::Value, source: &Path, out: &Path) -> anyhow::Resul
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let mut old = FOREIGN.iter().map(|name| out.join(name));
             let found = old.any(|old| old.exists() && !is_same(&old, source));
-            return Ok(if found { Owner::Another("of single commands") } else { Owner::Nobody });
+            return Ok(if found { Owner::Another("of single commands", None) } else { Owner::Nobody });
         }
         Err(e) => return Err(e).with_context(|| path.display().to_string()),
     };
     Ok(match known {
         Some(known) if known == *record => Owner::This,
-        Some(known) => Owner::Another(difference(&known, record)),
-        None => Owner::Another("its run.json cannot be read"),
+        Some(known) => Owner::Another(difference(&known, record), Some(known)),
+        None => Owner::Another("its run.json cannot be read", None),
     })
 }
 
@@ -116,8 +131,9 @@ pub fn is_of(campaign: &Campaign, source: &Path, out: &Path) -> anyhow::Result<b
     Ok(matches!(owner(&record_of(campaign, source)?, source, out)?, Owner::This))
 }
 
-/// Checks that the directory is this campaign's and records that it is. True if nothing of it has
-/// been done so far. For rank 0.
+/// Checks that the directory is this campaign's and records that it is. Of a campaign that differs in some
+/// tables only, what does not come of those is kept. True if nothing of this one has been done so far. For
+/// rank 0.
 ///
 /// # Errors
 /// [`Error::Refused`] if it holds other results and they are not to be overwritten; else if a file
@@ -126,16 +142,30 @@ pub fn begin(campaign: &Campaign, source: &Path, out: &Path, overwrite: bool) ->
     let record = record_of(campaign, source)?;
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     remove_leftovers(out, &STAGES)?;
-    match owner(&record, source, out)? {
+    let known = match owner(&record, source, out)? {
         Owner::This => return Ok(false),
-        Owner::Another(difference) if !overwrite => {
+        Owner::Another(difference, _) if !overwrite => {
             return Err(Error::Refused(format!(
                 "{}: holds other results ({difference}); choose another --out, or give --overwrite",
                 out.display(),
             ))
             .into());
         }
-        Owner::Another(_) | Owner::Nobody => (),
+        Owner::Another(_, known) => known,
+        Owner::Nobody => None,
+    };
+    if let Some(known) = known.filter(|known| is_same_but_for_tables(known, &record)) {
+        for (table, made) in TABLES.iter().filter(|(table, _)| known.get(table) != record.get(table)) {
+            made.iter().try_for_each(|name| remove(&out.join(name)))?;
+            if table.starts_with("jaccard") {
+                jaccard::FILES.remove(out)?;
+            } else if *table != "stats" {
+                cosine::FILES.remove(out)?;
+            }
+        }
+        SUMMARY.iter().try_for_each(|name| remove(&out.join(name)))?;
+        report::write_json(&out.join(RECORD), &record)?;
+        return Ok(false);
     }
     // The record goes first and comes last: between, the directory is nobody's.
     let old = STAGES.iter().map(|name| out.join(name));
@@ -146,6 +176,12 @@ pub fn begin(campaign: &Campaign, source: &Path, out: &Path, overwrite: bool) ->
     cosine::FILES.remove(out)?;
     report::write_json(&out.join(RECORD), &record)?;
     Ok(true)
+}
+
+/// True if two records are of the same source, read by the same program.
+fn is_same_but_for_tables(known: &serde_json::Value, record: &serde_json::Value) -> bool {
+    let of_source = ["kind", "program_version", "source", "source_state"];
+    of_source.iter().all(|key| known.get(key).is_some() && known.get(key) == record.get(key))
 }
 
 /// What the user changed, in a word.
