@@ -348,7 +348,7 @@ fn rows_of_the_matrix_that_are_not_there_are_refused() {
 fn a_changed_summary_is_noticed() {
     let dir = tempfile::tempdir().expect("a directory");
     let (file, output) = (dir.path().join("v.npy"), dir.path().join("out"));
-    write(&file, 2, &[1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.6, 0.8]);
+    write(&file, 6, &[1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.6, 0.8]);
     succeed(stratigraph(1).arg("cosine").arg(&file).arg("-o").arg(&output));
     succeed(stratigraph(1).arg("reduce").arg(&output));
     let json = output.join("cosine.json");

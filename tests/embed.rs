@@ -234,7 +234,7 @@ fn odd_input_is_refused_in_one_line() {
     let (code, _, err) = run(stratigraph(1).arg("similar").arg(&output).arg("no-such-word"));
     assert!(code == 4 && err.contains("no-such-word"), "{code} {err}");
     let (code, _, err) = run(stratigraph(1).arg("similar").arg(&output).args(["no-such-word", "-k", "0"]));
-    assert!(code == 64 && err.contains("-k"), "{code} {err}");
+    assert!(code == 2 && err.contains("--top-k"), "{code} {err}");
 }
 
 #[test]
