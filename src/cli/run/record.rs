@@ -3,7 +3,7 @@
 use super::campaign::{Campaign, source_state};
 use super::{files, is_same};
 use crate::cli::choice::Choice;
-use crate::cli::results::{remove, remove_leftovers};
+use crate::cli::results::{Results, remove, remove_leftovers};
 use crate::cli::{cosine, hex, jaccard};
 use crate::corpus;
 use crate::pairs::Error;
@@ -31,15 +31,14 @@ const STAGES: [&str; 9] = [
 /// What all stages are told in.
 const SUMMARY: [&str; 2] = ["summary.json", "summary.txt"];
 
-/// Keys of the record that can change without the source, and the files that come of each besides those of
-/// comparisons: documents and vectors are compared by `cosine`, layers by `jaccard`.
-const TABLES: [(&str, &[&str]); 6] = [
-    ("stats", &[files::STATS]),
-    ("tokenize", &[files::TOKENS, files::DOCUMENTS, files::VECTORS, CHECKPOINT]),
-    ("embed", &[files::VECTORS, CHECKPOINT]),
-    ("cosine", &[]),
-    ("jaccard", &[]),
-    ("jaccard_list", &[]),
+/// Keys of the record that can change without the source, the files that come of each, and the comparison.
+const TABLES: [(&str, &[&str], Option<&Results>); 6] = [
+    ("stats", &[files::STATS], None),
+    ("tokenize", &[files::TOKENS, files::DOCUMENTS, files::VECTORS, CHECKPOINT], Some(&cosine::FILES)),
+    ("embed", &[files::VECTORS, CHECKPOINT], Some(&cosine::FILES)),
+    ("cosine", &[], Some(&cosine::FILES)),
+    ("jaccard", &[], Some(&jaccard::FILES)),
+    ("jaccard_list", &[], Some(&jaccard::FILES)),
 ];
 
 /// What `embed` leaves beside an unfinished vectors file.
@@ -154,24 +153,22 @@ pub fn begin(campaign: &Campaign, source: &Path, out: &Path, overwrite: bool) ->
         Owner::Another(_, known) => known,
         Owner::Nobody => None,
     };
+    // A source in the directory stays.
+    let remove_all = |names: &[&str]| {
+        let mut old = names.iter().map(|name| out.join(name)).filter(|old| !is_same(old, source));
+        old.try_for_each(|old| remove(&old))
+    };
     if let Some(known) = known.filter(|known| is_same_but_for_tables(known, &record)) {
-        for (table, made) in TABLES.iter().filter(|(table, _)| known.get(table) != record.get(table)) {
-            made.iter().try_for_each(|name| remove(&out.join(name)))?;
-            if table.starts_with("jaccard") {
-                jaccard::FILES.remove(out)?;
-            } else if *table != "stats" {
-                cosine::FILES.remove(out)?;
-            }
+        for (_, made, compared) in TABLES.iter().filter(|(key, ..)| known.get(key) != record.get(key)) {
+            remove_all(made)?;
+            compared.map_or(Ok(()), |files| files.remove(out))?;
         }
-        SUMMARY.iter().try_for_each(|name| remove(&out.join(name)))?;
+        remove_all(&SUMMARY)?;
         report::write_json(&out.join(RECORD), &record)?;
         return Ok(false);
     }
     // The record goes first and comes last: between, the directory is nobody's.
-    let old = STAGES.iter().map(|name| out.join(name));
-    for old in old.filter(|old| !is_same(old, source)) {
-        remove(&old)?;
-    }
+    remove_all(&STAGES)?;
     jaccard::FILES.remove(out)?;
     cosine::FILES.remove(out)?;
     report::write_json(&out.join(RECORD), &record)?;

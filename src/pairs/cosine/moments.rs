@@ -160,8 +160,8 @@ impl Known {
             };
             (0..rows).try_fold(0, differ).map(|differ| Self { way: Some(known), differ })
         };
-        let known = (0..way).filter_map(from).chain([Self { way: None, differ: all }]);
-        known.min_by_key(|known| known.differ).unwrap_or(Self { way: None, differ: all })
+        let known = (0..way).filter_map(from).min_by_key(|known| known.differ);
+        known.filter(|known| known.differ <= all).unwrap_or(Self { way: None, differ: all })
     }
 }
 
@@ -225,13 +225,9 @@ fn part_sums(
     weights: &(impl Fn(usize) -> [u64; 2] + Sync),
 ) -> Option<Sums> {
     let dims = rows.dims();
-    let blocks = these.len().div_ceil(BLOCK);
     let mut total: Option<Sums> = None;
-    let blocks: Vec<&[u32]> = these
-        .chunks(BLOCK)
-        .skip(part * blocks / PARTS)
-        .take((part + 1) * blocks / PARTS - part * blocks / PARTS)
-        .collect();
+    let blocks: Vec<&[u32]> = these.chunks(BLOCK).collect();
+    let blocks = &blocks[part * blocks.len() / PARTS..(part + 1) * blocks.len() / PARTS];
     for wave in blocks.chunks(rayon::current_num_threads().max(1)) {
         let sums: Vec<Sums> = wave
             .par_iter()

@@ -86,8 +86,7 @@ impl Source {
             Raw::Double(values) => {
                 let large = |v: &f64| v.is_finite() && !(*v as f32).is_finite();
                 if let Some(at) = values.iter().position(large) {
-                    let [row, column, value] =
-                        [(at / dims).to_string(), (at % dims).to_string(), values[at].to_string()];
+                    let (row, column, value) = (at / dims, at % dims, values[at]);
                     return Err(Error::Refused(format!(
                         "{name}: row {row}: column {column} is {value}, of a vector of length 1; {NORMALIZE}"
                     )));

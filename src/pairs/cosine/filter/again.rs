@@ -13,6 +13,13 @@ const EIGHT: usize = 8;
 /// Rows j of a micro-tile.
 const NR: usize = Shape::TALL.columns;
 
+/// Places of eight pairs in a micro-tile, and what is known of it.
+struct Eight<'m> {
+    at: [usize; EIGHT],
+    verdict: &'m Verdict<'m>,
+    scores: &'m Scores,
+}
+
 /// The tails of a strip of rows i, and of the rows j of a panel.
 pub struct Tails<'a> {
     axes: &'a Axes,
@@ -63,11 +70,9 @@ impl<'a> Tails<'a> {
     }
 
     /// Adds the tails to the scores that the masks point at, gives those pairs their cells as far as that
-    /// settles them, and leaves in the masks what is still open. True if anything is. The micro-tile is the
-    /// strip's `q`-th.
+    /// settles them, and leaves in the masks what is still open. True if anything is.
     pub fn look(
         &self,
-        q: usize,
         verdict: &Verdict<'_>,
         scores: &Scores,
         pending: &mut Pending,
@@ -80,7 +85,7 @@ impl<'a> Tails<'a> {
         for these in places[..count].chunks(EIGHT) {
             // The last pair fills up a group that is not full.
             let at = std::array::from_fn(|l| usize::from(these[l.min(these.len() - 1)]));
-            let [doubt, wanted] = self.settle(q, at, verdict, scores, pending);
+            let [doubt, wanted] = self.settle(&Eight { at, verdict, scores }, pending);
             let mut still = (doubt | wanted) & ((1 << these.len()) - 1);
             any |= still != 0;
             while still != 0 {
@@ -97,42 +102,23 @@ impl<'a> Tails<'a> {
     /// Adds the tails of eight pairs and gives them cells; gives a bit for each pair in doubt, and for each
     /// that is wanted.
     #[inline]
-    fn settle(
-        &self,
-        q: usize,
-        at: [usize; EIGHT],
-        verdict: &Verdict<'_>,
-        scores: &Scores,
-        pending: &mut Pending,
-    ) -> [u32; 2] {
+    fn settle(&self, eight: &Eight<'_>, pending: &mut Pending) -> [u32; 2] {
         #[cfg(target_arch = "x86_64")]
         if super::Cpu::best().has_avx2() {
             // SAFETY: `has_avx2` says so; masks have bits for pairs that there are.
-            return unsafe { self.settle_avx2(q, at, verdict, scores, pending) };
+            return unsafe { self.settle_avx2(eight, pending) };
         }
-        self.settle_portable(q, at, verdict, scores, pending)
+        self.settle_portable(eight, pending)
     }
 
-    /// Tails of a pair.
-    #[inline]
-    fn tails(&self, r: usize, c: usize) -> [&[Line]; 2] {
-        let lines = self.axes.tail_lines();
-        [&self.lines[r * lines..][..lines], &self.columns[c][..lines]]
-    }
-
-    fn settle_portable(
-        &self,
-        q: usize,
-        at: [usize; EIGHT],
-        verdict: &Verdict<'_>,
-        scores: &Scores,
-        pending: &mut Pending,
-    ) -> [u32; 2] {
-        let axes = self.axes;
+    fn settle_portable(&self, eight: &Eight<'_>, pending: &mut Pending) -> [u32; 2] {
+        let (axes, q, &Eight { at, verdict, scores }) = (self.axes, pending.q, eight);
+        let lines = axes.tail_lines();
         let (mut doubt, mut wanted) = (0, 0);
         for (l, p) in at.into_iter().enumerate() {
             let (r, c) = (p / NR, p % NR);
-            let [x, y] = self.tails(q * MOST_ROWS + r, c);
+            let x = &self.lines[(q * MOST_ROWS + r) * lines..][..lines];
+            let y = self.columns[c];
             let products = x.iter().zip(y).flat_map(|(x, y)| {
                 integers(&x.0).zip(integers(&y.0)).map(|(x, y)| i32::from(x) * i32::from(y))
             });
@@ -151,18 +137,11 @@ impl<'a> Tails<'a> {
     /// The CPU has AVX2 and FMA; all pairs are below [`PAIRS`], of rows that there are.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn settle_avx2(
-        &self,
-        q: usize,
-        at: [usize; EIGHT],
-        verdict: &Verdict<'_>,
-        scores: &Scores,
-        pending: &mut Pending,
-    ) -> [u32; 2] {
+    unsafe fn settle_avx2(&self, eight: &Eight<'_>, pending: &mut Pending) -> [u32; 2] {
         use std::arch::x86_64::*;
-        let axes = self.axes;
+        let (axes, q, &Eight { at, verdict, scores }) = (self.axes, pending.q, eight);
         let Judge::Grid { scale, offset, limit } = axes.cells.judge else {
-            return self.settle_portable(q, at, verdict, scores, pending);
+            return self.settle_portable(eight, pending);
         };
         let lines = axes.tail_lines();
         let (whole, rows) = (&self.whole[q], &self.lines[q * MOST_ROWS * lines..]);

@@ -343,8 +343,7 @@ unsafe fn judge_all<const OWN: bool>(
     masks: &mut Masks,
 ) -> bool {
     let (scale, offset, limit) = (_mm256_set1_ps(scale), _mm256_set1_ps(offset), _mm256_set1_ps(limit));
-    let no_cell = none;
-    let none = _mm256_set1_epi32(i32::from(none));
+    let nones = _mm256_set1_epi32(i32::from(none));
     let below = _mm256_set1_ps(verdict.below);
     let sign = _mm256_set1_ps(-0.0);
     let mut columns = [_mm256_setzero_ps(); 2];
@@ -360,7 +359,7 @@ unsafe fn judge_all<const OWN: bool>(
     for v in 0..VECTORS {
         let from = _mm256_set1_ps(verdict.from_of_row(v));
         let reach = _mm256_set1_ps(verdict.row_reach[v]);
-        let mut cell = [none; 2];
+        let mut cell = [nones; 2];
         let (mut doubt, mut wanted) = (0u16, 0u16);
         for half in 0..2 {
             // SAFETY: `Scores` holds VECTORS aligned vectors of 16.
@@ -375,7 +374,7 @@ unsafe fn judge_all<const OWN: bool>(
                 (most, least) = (_mm256_add_ps(s, reach), _mm256_sub_ps(s, reach));
             }
             let unsure = _mm256_cmp_ps::<_CMP_GT_OQ>(off, limit);
-            cell[half] = _mm256_blendv_epi8(nearest, none, _mm256_castps_si256(unsure));
+            cell[half] = _mm256_blendv_epi8(nearest, nones, _mm256_castps_si256(unsure));
             let from = _mm256_min_ps(from, columns[half]);
             let high = _mm256_cmp_ps::<_CMP_GE_OQ>(most, from);
             let want = _mm256_or_ps(high, _mm256_cmp_ps::<_CMP_LE_OQ>(least, below));
@@ -389,7 +388,7 @@ unsafe fn judge_all<const OWN: bool>(
         if let Some(valid) = verdict.valid {
             for lane in 0..VECTOR {
                 if valid[v] >> lane & 1 == 0 {
-                    pending.cells[v * VECTOR + lane] = no_cell;
+                    pending.cells[v * VECTOR + lane] = none;
                 }
             }
             doubt &= valid[v];

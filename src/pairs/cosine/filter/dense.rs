@@ -318,7 +318,7 @@ impl<'a> Strip<'a> {
         self.last = 1 - self.last;
         let look = look
             && self.tails.as_ref().is_none_or(|tails| {
-                tails.look(q, &verdict, &self.scores, &mut self.pending[self.last], &mut self.masks)
+                tails.look(&verdict, &self.scores, &mut self.pending[self.last], &mut self.masks)
             });
         self.tally.sort(&mut self.pending[self.last]);
         if look {
