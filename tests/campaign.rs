@@ -250,10 +250,33 @@ fn a_plan_says_what_is_needed_and_writes_nothing() {
     let pairs = pairs.split(", ").find_map(|part| part.strip_suffix(" pairs")).unwrap();
     assert!(again.contains(&format!("{pairs} pairs of 32 values")), "{pairs}: {again}");
     assert!(results_in(&out) == before);
+    // What is not there is named when the rest is summed up.
+    let reduced = || succeed(stratigraph(1).arg("reduce").arg(&out));
+    assert!(!reduced().contains("not in it"));
+    std::fs::remove_file(out.join("cosine.json")).unwrap();
+    let text = reduced();
+    assert!(text.contains("not in it: cosine.json, which the campaign of this directory asks for"), "{text}");
     let mut several = ranks(2, 1);
     several.arg("run").arg(config()).arg("--source").arg(sample()).arg("--out").arg(&out).arg("--plan");
     let (code, _, err) = run(&mut several);
     assert!(code == 4 && err.contains("--plan is for one process"), "{code}: {err}");
+}
+
+#[test]
+fn a_plan_for_a_published_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let (table, config) = (dir.path().join("table.csv"), dir.path().join("table.toml"));
+    let rows =
+        [("a", "1", 'a'), ("a", "1", 'b'), ("a", "2", 'a'), ("b", "1", 'c')].map(|(name, tag, digest)| {
+            let digest = digest.to_string().repeat(64);
+            format!("{name}:{tag},{name},{tag},sha256:{digest},10,2023-01-01T00:00:00Z\n")
+        });
+    std::fs::write(&table, format!("full_uri,uri,tag,digest,size,created_at\n{}", rows.concat())).unwrap();
+    let text =
+        format!("name = \"t\"\nsource = \"{}\"\noutput = \"o\"\n[stats]\n[jaccard]\n", table.display());
+    std::fs::write(&config, text).unwrap();
+    let text = succeed(stratigraph(1).arg("run").arg(&config).arg("--plan"));
+    assert!(text.contains("4 layers") && text.contains("3 pairs of sets"), "{text}");
 }
 
 #[test]

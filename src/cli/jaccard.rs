@@ -277,13 +277,13 @@ fn source_of(args: &Args, table: &Table<'_>, id: String, synthetic: Option<Strin
     Source { names, sets, id, synthetic }
 }
 
-/// The images of a corpus in memory, ready to be compared; and whether the dense matrix is wanted.
+/// The chosen images in memory, ready to be compared; and whether the dense matrix is wanted.
 ///
 /// # Errors
 /// As [`compare`] for wrong options.
-pub fn prepare(args: &Args, corpus: &Corpus) -> anyhow::Result<(Prepared, bool)> {
+pub fn prepare(args: &Args, table: &Table<'_>) -> anyhow::Result<(Prepared, bool)> {
     let options = Options::new(args.top_k, args.min, args.tile_rows.map(u32::from))?;
-    let source = source_of(args, &args.choice.of_corpus(corpus)?, String::new(), None);
+    let source = source_of(args, table, String::new(), None);
     let prepared = Prepared::new(source.sets, &options);
     let matrix = args.matrix.is_wanted(prepared.images.len());
     Ok((prepared, matrix))

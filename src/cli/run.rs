@@ -38,7 +38,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
-    /// Memory each rank may use [default: 80 % of what its node has free, shared by its ranks]
+    /// Memory each rank may use for vectors and all pairs [default: 80 % of what its node has free,
+    /// shared by its ranks]; import and documents take what their source needs
     #[arg(long, value_name = "BYTES", value_parser = super::limits::parse_size)]
     memory: Option<u64>,
 
@@ -59,6 +60,11 @@ pub struct Args {
     /// With --plan: for so many threads in each rank [default: those of this command]
     #[arg(long, value_name = "THREADS", requires = "plan")]
     plan_threads: Option<std::num::NonZeroUsize>,
+}
+
+/// Results that a directory's campaign asks for and that are not there; for rank 0.
+pub fn missing(directory: &Path) -> Vec<&'static str> {
+    record::missing(directory)
 }
 
 /// Names of the files in a campaign's directory, besides those of the comparisons of all pairs.

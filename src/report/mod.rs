@@ -63,7 +63,9 @@ pub fn replace_file(path: &Path, write: impl FnOnce(&Path) -> anyhow::Result<()>
     // These may be files, too, but such as others have open.
     let open = ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"].iter().any(|place| path.starts_with(place));
     let into = open || std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir());
-    let place = if into { std::env::temp_dir().join("stratigraph") } else { target_of(path) };
+    // In a directory of its own: names in one that all share can be foreseen.
+    let aside = into.then(tempfile::tempdir).transpose()?;
+    let place = aside.as_ref().map_or_else(|| target_of(path), |aside| aside.path().join("whole"));
     let name = place.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let temporary = place.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
     // What a killed process with the same number left.
@@ -73,7 +75,7 @@ pub fn replace_file(path: &Path, write: impl FnOnce(&Path) -> anyhow::Result<()>
         true => {
             let mut to = std::fs::OpenOptions::new().write(true).open(path)?;
             std::io::copy(&mut std::fs::File::open(&temporary)?, &mut to)?;
-            Ok(std::fs::remove_file(&temporary)?)
+            Ok(())
         }
     });
     written.map_err(|e| {

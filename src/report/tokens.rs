@@ -86,7 +86,14 @@ pub fn dockerfile_shares_text(shares: &DockerfileShares) -> String {
     let mut from = table(&["FROM as the study counts", "distinct", "all", "most frequent"]);
     for (group, counts) in &shares.from {
         let top: Vec<_> = counts.top.iter().take(3).map(|(image, n)| format!("{image} {n}")).collect();
-        from.add_row([group.clone(), count(counts.distinct), count(counts.total), top.join(", ")]);
+        // The study's names; the files of the group `machine-learning` above are in its `rseng`.
+        let files = if group == "rseng" { "all other files" } else { "files in orgs" };
+        from.add_row([
+            format!("{group}: {files}"),
+            count(counts.distinct),
+            count(counts.total),
+            top.join(", "),
+        ]);
     }
     format!("{t}\n\n{}\n\n{from}", practices_text("instructions", &[("count", &shares.instructions)]))
 }

@@ -18,7 +18,7 @@ pub struct TableSize {
     pub distinct_digests: u64,
     /// Bytes of all rows.
     pub total_bytes: u128,
-    /// Bytes of the distinct digests, each with the size of its first row.
+    /// Bytes of the distinct digests, each with one size ([`SizeOf`]).
     pub distinct_bytes: u128,
     /// Rows per repository. The study calls this "tags per manifest".
     pub rows_per_repository: PerRepository,
@@ -141,6 +141,30 @@ pub struct Sharing {
     pub digests_with_several_sizes: u64,
 }
 
+/// The size of a digest that rows give with several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SizeOf {
+    /// That of its first row, as published: the study drops the later ones as duplicates.
+    FirstRow,
+    /// The largest: none is known to be right, and savings by sharing are never negative.
+    Largest,
+}
+
+/// The size of each digest, and which have several.
+pub fn sizes(table: &Table<'_>, which: SizeOf) -> (Vec<u64>, Vec<bool>) {
+    let mut size: Vec<Option<u64>> = vec![None; table.digests.len()];
+    let mut several = vec![false; table.digests.len()];
+    for (digest, bytes) in table.digest.iter().zip(&table.size) {
+        let d = *digest as usize;
+        let known = *size[d].get_or_insert(*bytes);
+        several[d] |= known != *bytes;
+        if which == SizeOf::Largest {
+            size[d] = Some(known.max(*bytes));
+        }
+    }
+    (size.into_iter().map(|size| size.unwrap_or(0)).collect(), several)
+}
+
 /// Distinct (image, digest) pairs as sorted keys, image in the upper half.
 fn image_digests(table: &Table<'_>) -> Vec<u64> {
     let mut keys = Vec::with_capacity(table.digest.len());
@@ -164,16 +188,10 @@ fn repository_digests(table: &Table<'_>, image_digests: &[u64]) -> Vec<u64> {
 }
 
 /// Sizes, repetition and per-repository counts of a table.
-pub fn table_size(table: &Table<'_>) -> TableSize {
+pub fn table_size(table: &Table<'_>, which: SizeOf) -> TableSize {
     let mut rows_of_digest = vec![0u64; table.digests.len()];
-    let mut size_of_digest = vec![0u64; table.digests.len()];
-    for (digest, size) in table.digest.iter().zip(&table.size) {
-        let rows = &mut rows_of_digest[*digest as usize];
-        if *rows == 0 {
-            size_of_digest[*digest as usize] = *size;
-        }
-        *rows += 1;
-    }
+    table.digest.iter().for_each(|digest| rows_of_digest[*digest as usize] += 1);
+    let (size_of_digest, _) = sizes(table, which);
     let mut images_of_digest = vec![0u64; table.digests.len()];
     for key in image_digests(table) {
         images_of_digest[key as u32 as usize] += 1;
@@ -219,15 +237,9 @@ fn per_repository(table: &Table<'_>, counts: &[u64]) -> PerRepository {
 
 /// Where bytes are saved, over all layers or those with content.
 pub fn sharing(table: &Table<'_>, with_empty: bool) -> Sharing {
-    let mut size = vec![0u64; table.digests.len()];
+    let (size, several) = sizes(table, SizeOf::Largest);
     let mut seen = vec![false; table.digests.len()];
-    let mut several = vec![false; table.digests.len()];
-    for (digest, bytes) in table.digest.iter().zip(&table.size) {
-        let d = *digest as usize;
-        several[d] |= seen[d] && size[d] != *bytes;
-        seen[d] = true;
-        size[d] = size[d].max(*bytes);
-    }
+    table.digest.iter().for_each(|digest| seen[*digest as usize] = true);
     let counts = |d: usize| with_empty || table.digest_empty[d] == 0;
     let sum = |digests: &mut dyn Iterator<Item = usize>| {
         digests
@@ -264,7 +276,9 @@ pub fn top_digests(
     corpus: Option<&Corpus>,
     most: usize,
     with_empty: bool,
+    which: SizeOf,
 ) -> Vec<TopDigest> {
+    let (sizes, _) = sizes(table, which);
     let mut rows = vec![0u64; table.digests.len()];
     table.digest.iter().for_each(|d| rows[*d as usize] += 1);
     let counts = |d: usize| rows[d] > 0 && (with_empty || table.digest_empty[d] == 0);
@@ -284,7 +298,9 @@ pub fn top_digests(
             }
         }
     }
-    order.iter().zip(places).map(|(digest, places)| top_digest(table, corpus, *digest, &places)).collect()
+    let each = order.iter().zip(places);
+    each.map(|(digest, places)| top_digest(table, corpus, *digest, sizes[*digest as usize], &places))
+        .collect()
 }
 
 /// `places`: image and number of the layer in it, in table order.
@@ -292,6 +308,7 @@ fn top_digest(
     table: &Table<'_>,
     corpus: Option<&Corpus>,
     digest: u32,
+    size: u64,
     places: &[(usize, usize)],
 ) -> TopDigest {
     let mut images: Vec<_> = places.iter().map(|p| p.0).collect();
@@ -299,7 +316,6 @@ fn top_digest(
     let mut repositories: Vec<_> = images.iter().map(|i| table.images[*i].repository).collect();
     repositories.sort_unstable();
     repositories.dedup();
-    let first = places.first().map(|(i, k)| table.rows_of(*i).start + k);
     let mut commands: FxHashMap<u32, u64> = FxHashMap::default();
     let mut without = places.len() as u64;
     if let Some(corpus) = corpus {
@@ -321,7 +337,7 @@ fn top_digest(
     TopDigest {
         digest: table.digests.get(digest).to_owned(),
         rows: places.len() as u64,
-        size: first.map_or(0, |row| table.size[row]),
+        size,
         repositories: repositories.len() as u64,
         images: images.len() as u64,
         empty: table.digest_empty[digest as usize] != 0,
@@ -334,5 +350,33 @@ fn top_digest(
             let step = corpus.history_of(config).nth(k)?;
             Some(corpus.commands.get_or(corpus.history.created_by[step], "").to_owned())
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::corpus::PublishedTable;
+    use crate::stats::Stats;
+
+    #[test]
+    fn a_digest_with_several_sizes_has_one_in_each_reading() {
+        let file = tempfile::Builder::new().suffix(".csv").tempfile().unwrap();
+        let row = |tag: &str, digest: char, size: u64| {
+            let digest = digest.to_string().repeat(64);
+            format!("r:{tag},r,{tag},sha256:{digest},{size},2023-01-01T00:00:00Z\n")
+        };
+        let rows =
+            [row("1", 'a', 5), row("1", 'b', 10), row("2", 'a', 7), row("3", 'a', 6), row("4", 'b', 10)];
+        std::fs::write(file.path(), format!("full_uri,uri,tag,digest,size,created_at\n{}", rows.concat()))
+            .unwrap();
+        let stats = Stats::of_table(&PublishedTable::read(file.path()).unwrap());
+        let (published, corrected) = (&stats.as_published, &stats.corrected);
+        assert_eq!(published.table.distinct_bytes, 15);
+        assert_eq!(published.top_digests[0].size, 5);
+        assert_eq!(corrected.table.distinct_bytes, 17);
+        assert_eq!(corrected.sharing.distinct_bytes, 17);
+        assert_eq!(corrected.sharing.digests_with_several_sizes, 1);
+        assert_eq!(corrected.top_digests_with_content[0].size, 7);
+        assert_eq!(corrected.distinct_layer_percentiles.as_ref().unwrap().mean, 8.5);
     }
 }

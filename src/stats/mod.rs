@@ -9,7 +9,7 @@ mod digests;
 mod numbers;
 mod years;
 
-pub use digests::{MadeBy, PerRepository, Repetition, Sharing, TableSize, TopDigest};
+pub use digests::{MadeBy, PerRepository, Repetition, Sharing, SizeOf, TableSize, TopDigest};
 pub use numbers::{Percentiles, Summary, compensated, pairwise_sum, percentile};
 pub use years::{ByYear, Dates, MeanOf, YearOfImages};
 
@@ -213,22 +213,22 @@ impl AsPublished {
         let chosen = table.one_per_repository();
         let subset = table.select(&chosen);
         Self {
-            table: digests::table_size(table),
+            table: digests::table_size(table, SizeOf::FirstRow),
             table_sha256: rows_sha256(table),
             dates: years::dates(table),
-            dated_table: digests::table_size(&dated),
+            dated_table: digests::table_size(&dated, SizeOf::FirstRow),
             by_year: years::by_year(&dated),
             subset: Subset {
                 rows: subset.digest.len() as u64,
                 images: chosen.len() as u64,
                 with_latest: subset.images.iter().filter(|i| table.tags.get(i.tag) == "latest").count()
                     as u64,
-                distinct_digests: digests::table_size(&subset).distinct_digests,
+                distinct_digests: digests::table_size(&subset, SizeOf::FirstRow).distinct_digests,
                 sha256: rows_sha256(&subset),
             },
             subset_percentiles: PercentileTables::of(&subset, true),
-            top_digests: digests::top_digests(table, corpus, TOP, true),
-            dated_top_digests: digests::top_digests(&dated, corpus, TOP, true),
+            top_digests: digests::top_digests(table, corpus, TOP, true, SizeOf::FirstRow),
+            dated_top_digests: digests::top_digests(&dated, corpus, TOP, true, SizeOf::FirstRow),
         }
     }
 }
@@ -239,7 +239,7 @@ impl Corrected {
         let by_year = years::images_by_year(table);
         let with_year: u64 = by_year.values().map(|year| year.image_size.n).sum();
         Self {
-            table: digests::table_size(table),
+            table: digests::table_size(table, SizeOf::Largest),
             image_size: Summary::of(images.clone().map(|i| table.image_size(i)).collect()),
             layers_per_image: Summary::of(images.clone().map(|i| table.rows_of(i).len() as u64).collect()),
             layers_with_content_per_image: Summary::of(
@@ -252,7 +252,7 @@ impl Corrected {
             by_year,
             sharing: digests::sharing(table, true),
             sharing_without_empty_layers: digests::sharing(table, false),
-            top_digests_with_content: digests::top_digests(table, corpus, TOP, false),
+            top_digests_with_content: digests::top_digests(table, corpus, TOP, false, SizeOf::Largest),
         }
     }
 }
@@ -285,12 +285,14 @@ fn rows_with_content<'a>(table: &'a Table<'_>, i: usize) -> impl Iterator<Item =
 
 /// Sizes of the distinct layers with content, in order of their first row.
 fn distinct_sizes(table: &Table<'_>) -> Vec<u64> {
+    let (sizes, _) = digests::sizes(table, SizeOf::Largest);
     let mut seen = vec![false; table.digests.len()];
-    let new = |(digest, size): (&u32, &u64)| {
+    let new = |digest: &u32| {
         let seen = &mut seen[*digest as usize];
-        (table.digest_empty[*digest as usize] == 0 && !std::mem::replace(seen, true)).then_some(*size)
+        let counts = table.digest_empty[*digest as usize] == 0 && !std::mem::replace(seen, true);
+        counts.then(|| sizes[*digest as usize])
     };
-    table.digest.iter().zip(&table.size).filter_map(new).collect()
+    table.digest.iter().filter_map(new).collect()
 }
 
 /// Sha256 over `full_uri TAB layer_number TAB digest TAB size LF` of all rows, in hex.

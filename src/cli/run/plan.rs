@@ -6,12 +6,13 @@
 
 use super::{Run, files, record};
 use crate::cli::{Code, cosine, embed, jaccard, limits, show};
-use crate::corpus::{self, Corpus};
+use crate::corpus::{self, Corpus, PublishedTable, Table};
 use crate::embed::train::Trainer;
 use crate::embed::{Vocabulary, count_tokens, mean, plan};
 use crate::pairs::cosine::rows::{Groups, Rows};
 use crate::pairs::cosine::{self as measure, Cluster, Multiplicity, Prepared, Source};
 use crate::pairs::{Error, jaccard as layers};
+use crate::stats::Stats;
 use crate::tokens::{Commands, Dockerfiles, Documents, Reading, Watch};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -25,6 +26,17 @@ struct Need {
     memory: [u64; 2],
     disk: u64,
     time: Duration,
+    /// What the stage compares with the memory that a rank may use, before it begins.
+    checked: u64,
+}
+
+/// Of what the campaign is about.
+enum Read {
+    /// The corpus and its id.
+    Corpus(Box<Corpus>, String),
+    Table(PublishedTable),
+    /// Dockerfiles, or nothing: the files of the import are not of this process.
+    Other,
 }
 
 /// The plan so far.
@@ -48,14 +60,21 @@ pub fn plan(run: &Run<'_>, cluster: Cluster) -> anyhow::Result<Code> {
     }
     let mut planner = Planner { run, cluster, needs: Vec::new() };
     let campaign = &run.campaign;
-    let corpus = if campaign.is_of_dockerfiles() { None } else { planner.import()? };
-    if let (Some(_), Some((corpus, _))) = (&campaign.stats, &corpus) {
-        planner.serial("stats", format!("{} layers", show::count(corpus.layers.digest.len() as u64)), || {
-            crate::stats::Stats::of_corpus(corpus);
-        });
+    let read = if campaign.is_of_dockerfiles() { Read::Other } else { planner.import()? };
+    if campaign.stats.is_some() {
+        let layers = |n: usize| format!("{} layers", show::count(n as u64));
+        match &read {
+            Read::Corpus(corpus, _) => {
+                planner.serial("stats", layers(corpus.layers.digest.len()), || drop(Stats::of_corpus(corpus)))
+            }
+            Read::Table(table) => {
+                planner.serial("stats", layers(table.table().digest.len()), || drop(Stats::of_table(table)));
+            }
+            Read::Other => (),
+        }
     }
     let documents = match campaign.tokenize {
-        Some(_) => planner.tokenize(corpus.as_ref())?,
+        Some(_) => planner.tokenize(&read)?,
         None => None,
     };
     if let (Some(given), Some(documents)) = (&campaign.embed, &documents) {
@@ -65,8 +84,13 @@ pub fn plan(run: &Run<'_>, cluster: Cluster) -> anyhow::Result<Code> {
             planner.cosine(&args, documents, trained)?;
         }
     }
-    if let (Some(options), Some((corpus, _))) = (&campaign.jaccard, &corpus) {
-        planner.jaccard(&options.arguments(&run.corpus(), &run.out)?, corpus)?;
+    if let Some(options) = &campaign.jaccard {
+        let args = options.arguments(&run.corpus(), &run.out)?;
+        match &read {
+            Read::Corpus(corpus, _) => planner.jaccard(&args, &args.choice.of_corpus(corpus)?)?,
+            Read::Table(table) => planner.jaccard(&args, &args.choice.of_table(table.table())?)?,
+            Read::Other => (),
+        }
     }
     planner.tell();
     Ok(Code::Done)
@@ -83,14 +107,15 @@ impl Planner<'_, '_> {
         let begun = Instant::now();
         does();
         let held = limits::held().now;
-        self.needs.push(Need { stage, work, tiles: None, memory: [0, held], disk: 0, time: begun.elapsed() });
+        let (memory, time) = ([0, held], begun.elapsed());
+        self.needs.push(Need { stage, work, tiles: None, memory, disk: 0, time, checked: 0 });
     }
 
-    /// The corpus and its id: that of the campaign's directory or source, or read now.
-    fn import(&mut self) -> anyhow::Result<Option<(Corpus, String)>> {
+    /// The corpus of the campaign's directory or source, or read now.
+    fn import(&mut self) -> anyhow::Result<Read> {
         let (run, context) = (self.run, self.run.context);
         if corpus::is_published_table(&run.source) {
-            return Ok(None);
+            return Ok(Read::Table(PublishedTable::read(&run.source)?));
         }
         let file = run.corpus();
         let is_made =
@@ -98,7 +123,7 @@ impl Planner<'_, '_> {
         if is_made {
             let corpus = Corpus::load(&file)?;
             let id = super::corpus_id(&file)?;
-            return Ok(Some((corpus, id)));
+            return Ok(Read::Corpus(Box::new(corpus), id));
         }
         let mut parallel = Instant::now();
         let progress = show::Progress::begin(context, "import", 0, "bytes");
@@ -109,7 +134,7 @@ impl Planner<'_, '_> {
         drop(progress);
         let read = parallel.elapsed();
         parallel = Instant::now();
-        let Some(corpus) = imported.map(corpus::Imported::into_corpus) else { return Ok(None) };
+        let Some(corpus) = imported.map(corpus::Imported::into_corpus) else { return Ok(Read::Other) };
         let id = corpus.id();
         let bytes = corpus.bytes();
         let time = self.spread(read) + parallel.elapsed();
@@ -122,24 +147,25 @@ impl Planner<'_, '_> {
             memory: [held / 2, held],
             disk: bytes,
             time,
+            checked: 0,
         });
-        Ok(Some((corpus, id)))
+        Ok(Read::Corpus(Box::new(corpus), id))
     }
 
-    fn tokenize(&mut self, corpus: Option<&(Corpus, String)>) -> anyhow::Result<Option<Documents>> {
+    fn tokenize(&mut self, read: &Read) -> anyhow::Result<Option<Documents>> {
         let (run, context) = (self.run, self.run.context);
         let Some(wanted) = run.campaign.tokenize else { return Ok(None) };
         let watch = Watch { stop: context.stop.flag(), progress: &|_, _| (), pause: Duration::ZERO };
         let begun = Instant::now();
-        let (documents, parallel) = match corpus {
-            Some((corpus, id)) => {
+        let (documents, parallel) = match read {
+            Read::Corpus(corpus, id) => {
                 let Some(commands) = Commands::of(corpus, &context.world, &watch)? else { return Ok(None) };
                 let parallel = begun.elapsed();
                 let documents = commands.documents(corpus, id, wanted.scheme);
                 std::hint::black_box(commands.shares(corpus));
                 (documents, parallel)
             }
-            None => {
+            Read::Table(_) | Read::Other => {
                 let Some(found) = Dockerfiles::read(&run.source, &context.world, &watch)? else {
                     return Ok(None);
                 };
@@ -154,8 +180,8 @@ impl Planner<'_, '_> {
             show::count(documents.len() as u64)
         );
         let held = limits::held().now;
-        let disk = documents.bytes();
-        self.needs.push(Need { stage: "tokenize", work, tiles: None, memory: [held / 2, held], disk, time });
+        let (memory, disk) = ([held / 2, held], documents.bytes());
+        self.needs.push(Need { stage: "tokenize", work, tiles: None, memory, disk, time, checked: 0 });
         Ok(Some(documents))
     }
 
@@ -180,6 +206,7 @@ impl Planner<'_, '_> {
                 memory: [0; 2],
                 disk: 0,
                 time: Duration::ZERO,
+                checked: 0,
             });
             return Ok(None);
         }
@@ -217,7 +244,8 @@ impl Planner<'_, '_> {
             shards
         );
         let time = Duration::from_secs_f64(seconds);
-        self.needs.push(Need { stage: "embed", work, tiles: None, memory: [memory; 2], disk, time });
+        let (memory, checked) = ([memory; 2], memory);
+        self.needs.push(Need { stage: "embed", work, tiles: None, memory, disk, time, checked });
         let mut raw = Vec::with_capacity(words * dims);
         (0..words).for_each(|row| raw.extend_from_slice(trainer.word(&state, row)));
         Ok(Some((mean::means(documents, &vocabulary.rows, &raw, dims), dims)))
@@ -251,13 +279,15 @@ impl Planner<'_, '_> {
         let work = format!("{} pairs of {} values", show::count(needs.pairs), prepared.rows.dims());
         let memory = [needs.memory + needs.vectors, needs.memory_of_root + needs.vectors];
         let tiles = Some(prepared.plan.tiles());
-        self.needs.push(Need { stage: "cosine", work, tiles, memory, disk: needs.disk, time });
+        // The vectors are a file that ranks share.
+        let (disk, checked) = (needs.disk, needs.memory_of_root);
+        self.needs.push(Need { stage: "cosine", work, tiles, memory, disk, time, checked });
         Ok(())
     }
 
-    fn jaccard(&mut self, args: &jaccard::Args, corpus: &Corpus) -> anyhow::Result<()> {
+    fn jaccard(&mut self, args: &jaccard::Args, table: &Table<'_>) -> anyhow::Result<()> {
         let begun = Instant::now();
-        let (prepared, matrix) = jaccard::prepare(args, corpus)?;
+        let (prepared, matrix) = jaccard::prepare(args, table)?;
         let prepare = begun.elapsed();
         let held = limits::held();
         let needs =
@@ -266,8 +296,8 @@ impl Planner<'_, '_> {
         let images = prepared.images.len() as u64;
         let work = format!("{} pairs of sets", show::count(images * images.saturating_sub(1) / 2));
         let tiles = Some(prepared.plan.tiles());
-        let memory = [needs.memory; 2];
-        self.needs.push(Need { stage: "jaccard", work, tiles, memory, disk: needs.disk, time });
+        let (memory, disk, checked) = ([needs.memory; 2], needs.disk, needs.memory);
+        self.needs.push(Need { stage: "jaccard", work, tiles, memory, disk, time, checked });
         Ok(())
     }
 
@@ -310,15 +340,14 @@ impl Planner<'_, '_> {
                 show::bytes(limits::disk(place)),
             ),
         );
-        let limits = [
-            (self.run.args.memory.unwrap_or_else(limits::memory), most(0).max(most(1)), "memory of a rank"),
-            (limits::disk(place), disk, "disk"),
-        ];
-        for (free, needed, what) in limits.into_iter().filter(|(free, needed, _)| needed > free) {
+        let may = limits::memory_of_rank(&context.world, self.run.args.memory);
+        let memory = self.needs.iter().map(|need| (need.stage, need.checked, may, "memory of a rank"));
+        let limits = memory.chain([("all of it", disk, limits::disk(place), "disk")]);
+        for (stage, needed, free, what) in limits.filter(|(_, needed, free, _)| needed > free) {
             let [needed, free] = [needed, free].map(show::bytes);
             show::line(
                 context,
-                format!("does not fit here: {needed} of {what} are needed, {free} may be used"),
+                format!("does not fit here: {stage}: {needed} of {what} are needed, {free} may be used"),
             );
         }
     }

@@ -175,6 +175,25 @@ pub fn begin(campaign: &Campaign, source: &Path, out: &Path, overwrite: bool) ->
     Ok(true)
 }
 
+/// Results that the campaign of a directory asks for and that are not there: not yet, or because the documents
+/// have no word that is frequent enough. None of a directory without a campaign.
+pub fn missing(out: &Path) -> Vec<&'static str> {
+    let record = std::fs::read(out.join(RECORD)).ok();
+    let record = record.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+    let results = [
+        ("stats", files::STATS),
+        ("tokenize", files::TOKENS),
+        ("cosine", cosine::FILES.summary),
+        ("jaccard", jaccard::FILES.summary),
+    ];
+    let is_wanted = |key| {
+        let table = record.as_ref().and_then(|record| record.get(key));
+        table.is_some_and(|table| !table.is_null() && *table != false)
+    };
+    let missing = results.into_iter().filter(|(key, file)| is_wanted(*key) && !out.join(file).exists());
+    missing.map(|(_, file)| file).collect()
+}
+
 /// True if two records are of the same source, read by the same program.
 fn is_same_but_for_tables(known: &serde_json::Value, record: &serde_json::Value) -> bool {
     let of_source = ["kind", "program_version", "source", "source_state"];
