@@ -298,9 +298,12 @@ pub(super) fn summarise(documents: &Documents, context: &Context) {
         let distinct = documents.of(reading).count() as u64;
         table.add_row([name.to_owned(), show::count(distinct), show::count(documents.occurrences(reading))]);
     }
-    let tokens = |reading| -> u64 { documents.token_counts(reading).iter().sum() };
-    let all = tokens(Reading::Layers) + tokens(Reading::Images);
-    table.add_row(["tokens".to_owned(), show::count(documents.vocabulary().len() as u64), show::count(all)]);
+    // A text that is a layer's document and an image's is in both.
+    for (name, reading) in [("tokens of layers", Reading::Layers), ("tokens of images", Reading::Images)] {
+        let counts = documents.token_counts(reading);
+        let distinct = counts.iter().filter(|n| **n > 0).count() as u64;
+        table.add_row([name.to_owned(), show::count(distinct), show::count(counts.iter().sum::<u64>())]);
+    }
     show::line(context, table);
     show::line(context, "");
 }

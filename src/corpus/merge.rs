@@ -2,7 +2,7 @@
 
 use super::shard::{KINDS, Shard, Table};
 use super::{
-    Corpus, EMPTY_DIFF_ID, Example, KNOWN_EMPTY_LAYERS, Oddities, Oddity, Provenance, repository_of,
+    Corpus, EMPTY_DIFF_IDS, Example, KNOWN_EMPTY_LAYERS, Oddities, Oddity, Provenance, repository_of,
 };
 use crate::strings::{Interner, NONE, StringId, StringTable};
 use rayon::prelude::*;
@@ -264,24 +264,25 @@ fn fill_numbers(corpus: &mut Corpus, shards: &[Shard], read: &[At], lists: &List
 /// pads it.
 const LARGEST_EMPTY: u64 = 10_240;
 
-/// One per digest: 1 where it is known as an empty layer, is the empty diff_id itself (an
-/// uncompressed layer), or stands where the config of its image has the empty diff_id and is as small
+/// One per digest: 1 where it is known as an empty layer, is an empty diff_id itself (an
+/// uncompressed layer), or stands where the config of its image has an empty diff_id and is as small
 /// as an empty archive is: one wrong config shall not empty a layer of all images.
 fn empty_digests(corpus: &Corpus) -> Vec<u8> {
-    let known = |d: &str| d == EMPTY_DIFF_ID || KNOWN_EMPTY_LAYERS.contains(&d);
+    let known = |d: &str| EMPTY_DIFF_IDS.contains(&d) || KNOWN_EMPTY_LAYERS.contains(&d);
     let mut empty: Vec<u8> = corpus.digests.iter().map(|d| u8::from(known(d))).collect();
-    let Some(empty_diff_id) =
-        (0..corpus.diff_ids.len() as u32).find(|id| corpus.diff_ids.get(*id) == EMPTY_DIFF_ID)
-    else {
+    let ids = 0..corpus.diff_ids.len() as u32;
+    let empty_diff_ids: Vec<u32> =
+        ids.filter(|id| EMPTY_DIFF_IDS.contains(&corpus.diff_ids.get(*id))).collect();
+    if empty_diff_ids.is_empty() {
         return empty;
-    };
+    }
     for m in 0..corpus.manifest_count() {
         let Some(config) = corpus.config_of(m) else { continue };
         let (layers, diff_ids) = (corpus.layers_of(m), corpus.diff_ids_of(config));
         if layers.len() == diff_ids.len() {
             for (layer, diff_id) in layers.zip(diff_ids) {
                 let small = corpus.layers.size[layer] <= LARGEST_EMPTY;
-                if small && corpus.config_diff_ids[diff_id] == empty_diff_id {
+                if small && empty_diff_ids.contains(&corpus.config_diff_ids[diff_id]) {
                     empty[corpus.layers.digest[layer] as usize] = 1;
                 }
             }

@@ -68,14 +68,18 @@ pub enum Error {
 /// Digests that are known to be layers without content.
 ///
 /// The first is the gzip of an empty tar as BuildKit writes it, the second the older form; both
-/// have the diff_id [`EMPTY_DIFF_ID`].
+/// have the first of [`EMPTY_DIFF_IDS`].
 pub const KNOWN_EMPTY_LAYERS: [&str; 2] = [
     "sha256:4f4fb700ef54461cfa02571ae0db9a0dc1e0cdb5577484a6d75e68dc38e8acc1",
     "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4",
 ];
 
-/// The diff_id of a layer without content: sha256 of 1,024 NUL bytes, an empty tar.
-pub const EMPTY_DIFF_ID: &str = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
+/// The diff_ids of layers without content: sha256 of 1,024 NUL bytes, an empty tar, and of 10,240, one as
+/// GNU tar pads it.
+pub const EMPTY_DIFF_IDS: [&str; 2] = [
+    "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef",
+    "sha256:84ff92691f909a05b224e1c56abb4864f01b4f8e3c854e4bb4c7baf1d3f6d652",
+];
 
 /// What the study's `parse_manifests` does with a manifest; the tests run in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -233,7 +237,7 @@ pub struct Corpus {
     pub tags: StringTable,
     /// Distinct layer digests, `algorithm:hex`.
     pub digests: StringTable,
-    /// One per layer digest: 1 where the layer is empty (see [`EMPTY_DIFF_ID`]).
+    /// One per layer digest: 1 where the layer is empty (see [`EMPTY_DIFF_IDS`]).
     pub digest_empty: Vec<u8>,
     /// Distinct digests of the manifests that indexes point at.
     pub manifest_digests: StringTable,

@@ -13,7 +13,8 @@ pub fn jaccard_text(summary: &Summary) -> String {
         parts.push(format!("SYNTHETIC corpus, {label}: no real images"));
     }
     let real = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.12}"));
-    let mut t = table(&["similarity of image pairs (Jaccard)", "all layers", "without empty layers"]);
+    let first = if summary.ignores_empty_layers() { "empty layers ignored" } else { "all layers" };
+    let mut t = table(&["similarity of image pairs (Jaccard)", first, "without empty layers"]);
     for (name, a, b) in [
         ("pairs of images", count(all.pairs), count(full.pairs)),
         ("  that share a layer", count(all.overlapping), count(full.overlapping)),
@@ -31,7 +32,11 @@ pub fn jaccard_text(summary: &Summary) -> String {
         t.add_row([name.to_owned(), a, b]);
     }
     if let Some(p) = &summary.as_published {
-        t.add_row(["mean as published (summed in order)".to_owned(), p.mean.to_string(), String::new()]);
+        t.add_row([
+            "mean as the study sums: full square, in order".to_owned(),
+            p.mean.to_string(),
+            String::new(),
+        ]);
         t.add_row(["  standard deviation".to_owned(), p.std.to_string(), String::new()]);
     }
     parts.push(t.to_string());

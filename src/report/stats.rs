@@ -14,8 +14,10 @@ pub fn stats_text(stats: &Stats) -> String {
         parts.push(years(stats));
     }
     parts.push(sharing(stats));
-    parts.push(top_digests("digests with the most rows", &stats.as_published.top_digests));
-    parts.push(top_digests("the same, empty layers left out", &stats.corrected.top_digests_with_content));
+    // The columns above count the same rows.
+    parts
+        .push(top_digests("digests with the most rows, as published", &stats.as_published.dated_top_digests));
+    parts.push(top_digests("corrected, empty layers left out", &stats.corrected.top_digests_with_content));
     parts.join("\n\n")
 }
 
@@ -144,7 +146,7 @@ fn years(stats: &Stats) -> String {
     }
     let none = stats.corrected.images_without_year;
     if none > 0 {
-        t.add_row(["none".to_owned(), String::new(), count(none)]);
+        t.add_row(["none or < 2010".to_owned(), String::new(), count(none)]);
     }
     t.to_string()
 }

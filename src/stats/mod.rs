@@ -49,7 +49,7 @@ pub struct ManifestCounts {
     pub skipped_no_media_type: u64,
     /// Skipped: docker manifest lists.
     pub skipped_manifest_list: u64,
-    /// Skipped: no layers (indexes), or schema 1.
+    /// Skipped: no layers (indexes, or an empty list of them), or schema 1.
     pub skipped_no_layers: u64,
     /// Skipped: no config of the same tag.
     pub skipped_no_config: u64,
@@ -198,7 +198,8 @@ impl ManifestCounts {
             kept: study.len() as u64,
             skipped_no_media_type: count(StudyFilter::NoMediaType),
             skipped_manifest_list: count(StudyFilter::ManifestList),
-            skipped_no_layers: count(StudyFilter::NoLayers),
+            // An empty list passes the study's filter and gives no row.
+            skipped_no_layers: count(StudyFilter::NoLayers) + count(StudyFilter::Kept) - study.len() as u64,
             skipped_no_config: count(StudyFilter::NoConfig),
             configs_without_history: corpus.configs.flags.iter().filter(no_history).count() as u64,
             corrected_images: corpus.corrected_images().len() as u64,

@@ -22,7 +22,8 @@ impl Facts {
     pub const CLEANED: Self = Self(1 << 3);
     /// A token contains `autoremove`.
     pub const AUTOREMOVE: Self = Self(1 << 4);
-    /// `apt update`: the word within four words after `apt` or `apt get`.
+    /// `apt update`: the word after `apt` or `apt get`, with at most four others between besides options that
+    /// are known; `apt-key` and its like are no `apt`.
     pub const APT_UPDATE: Self = Self(1 << 5);
     /// `apt install`, likewise.
     pub const APT_INSTALL: Self = Self(1 << 6);
@@ -30,11 +31,11 @@ impl Facts {
     pub const LISTS: Self = Self(1 << 7);
     /// `no install recommends`.
     pub const NO_RECOMMENDS: Self = Self(1 << 8);
-    /// `pip install` (also `pip3`), likewise within four words.
+    /// `pip install` (also `pip2`, `pip3`), with nothing between but options that are known.
     pub const PIP_INSTALL: Self = Self(1 << 9);
     /// `no cache dir`.
     pub const NO_CACHE_DIR: Self = Self(1 << 10);
-    /// An address follows (`http`, `https`, `ftp`).
+    /// The first argument, after flags, is an address (`http`, `https`, `ftp`).
     pub const ADDRESS: Self = Self(1 << 11);
     /// A RUN instruction, or a shell command that is not marked `nop`.
     pub const RUN: Self = Self(1 << 12);
@@ -92,6 +93,12 @@ enum Word {
     Lists,
     No,
     Nop,
+    /// What makes another program of `apt` before or after it (`apt-key`).
+    NoApt,
+    /// A part of an option of apt or pip that stands before `install`.
+    Option,
+    /// A flag of ADD.
+    Flag,
     Path,
     Pip,
     Recommends,
@@ -119,8 +126,14 @@ impl Word {
             "lists" => Self::Lists,
             "no" => Self::No,
             "nop" => Self::Nop,
+            "key" | "mark" | "config" | "file" | "utils" | "transport" | "docker" => Self::NoApt,
+            "assume" | "check" | "default" | "disable" | "isolated" | "python" | "q" | "qq" | "qy"
+            | "quiet" | "require" | "retries" | "suggests" | "timeout" | "v" | "verbose" | "version"
+            | "virtualenv" | "y" | "yes" | "yq" | "yqq" => Self::Option,
+            _ if token.bytes().all(|b| b.is_ascii_digit()) => Self::Option,
+            "checksum" | "chmod" | "chown" | "exclude" | "keep" | "link" | "unpack" => Self::Flag,
             "etc" | "log" => Self::Path,
-            "pip" | "pip3" => Self::Pip,
+            "pip" | "pip2" | "pip3" => Self::Pip,
             "recommends" => Self::Recommends,
             "run" => Self::Run,
             "sh" | "bash" | "ash" | "dash" => Self::Shell,
@@ -159,32 +172,58 @@ impl Scanner {
 
     /// Facts of the text of a history entry.
     pub fn of_entry(&self, tokens: &[u32]) -> Facts {
-        self.of_command(tokens).and(self.kind(tokens))
+        let facts = self.of_words(tokens).and(self.kind(tokens));
+        let add = tokens.iter().position(|t| self.words[*t as usize].0 == Word::Add);
+        facts.and(add.map_or(Facts::default(), |add| self.address(&tokens[add + 1..])))
     }
 
-    /// Facts of the text of an instruction, without which instruction it is.
+    /// Facts of the arguments of an instruction, without which instruction it is.
     pub fn of_command(&self, tokens: &[u32]) -> Facts {
-        const WINDOW: usize = 4;
+        self.of_words(tokens).and(self.address(tokens))
+    }
+
+    /// Whether the first of these arguments that is no flag is an address.
+    fn address(&self, arguments: &[u32]) -> Facts {
+        // Words of flags: `--checksum=sha256:...`, `--chown=user:group`.
+        const FLAGS: usize = 8;
+        let mut words = arguments.iter().map(|t| self.words[*t as usize].0);
+        let found = match words.next() {
+            Some(Word::Flag) => words.take(FLAGS).any(|word| word == Word::Address),
+            first => first == Some(Word::Address),
+        };
+        if found { Facts::ADDRESS } else { Facts::default() }
+    }
+
+    fn of_words(&self, tokens: &[u32]) -> Facts {
+        /// Other words between `apt` and what it does.
+        const BETWEEN: usize = 4;
         let word = |i: usize| tokens.get(i).map_or(Word::Other, |t| self.words[*t as usize].0);
         let mut facts = self.contained(tokens);
-        let (mut apt, mut pip) = (0usize, 0usize);
+        // How many words may still come before what apt does, plus one, and whether pip is being called.
+        let (mut apt, mut pip) = (0usize, false);
         for i in 0..tokens.len() {
             let back = |k: usize| i.checked_sub(k).map_or(Word::Other, word);
             let found = match word(i) {
-                Word::Apt if matches!(back(1), Word::Lib | Word::Path | Word::Cache) => Facts::default(),
                 Word::Apt => {
-                    apt = i + 1 + WINDOW + usize::from(word(i + 1) == Word::Get);
+                    let before = [Word::Lib, Word::Path, Word::Cache, Word::NoApt].contains(&back(1));
+                    let after = [Word::Cache, Word::NoApt].contains(&word(i + 1));
+                    (apt, pip) = (if before || after { 0 } else { BETWEEN + 1 }, false);
                     Facts::default()
                 }
                 Word::Pip => {
-                    pip = i + 1 + WINDOW;
+                    pip = true;
                     Facts::default()
                 }
-                Word::Update if i < apt => Facts::APT_UPDATE,
+                Word::Update if apt > 0 => {
+                    apt = 0;
+                    Facts::APT_UPDATE
+                }
+                // Of `--no-install-recommends`, or of apt's configuration.
+                Word::Install if back(1) == Word::No || word(i + 1) == Word::Recommends => Facts::default(),
                 Word::Install => {
-                    let by_apt =
-                        if i < apt && !is_option(back(1)) { Facts::APT_INSTALL } else { Facts::default() };
-                    let by_pip = if i < pip { Facts::PIP_INSTALL } else { Facts::default() };
+                    let by_apt = if apt > 0 { Facts::APT_INSTALL } else { Facts::default() };
+                    let by_pip = if pip { Facts::PIP_INSTALL } else { Facts::default() };
+                    (apt, pip) = (0, false);
                     by_apt.and(by_pip)
                 }
                 Word::Lists if [back(1), back(2), back(3)] == [Word::Apt, Word::Lib, Word::Var] => {
@@ -192,10 +231,15 @@ impl Scanner {
                 }
                 Word::Recommends if [back(1), back(2)] == [Word::Install, Word::No] => Facts::NO_RECOMMENDS,
                 Word::Dir if [back(1), back(2)] == [Word::Cache, Word::No] => Facts::NO_CACHE_DIR,
-                Word::Address => Facts::ADDRESS,
                 _ => Facts::default(),
             };
             facts = facts.and(found);
+            match word(i) {
+                Word::Apt | Word::Pip | Word::Option | Word::No | Word::Install | Word::Recommends => (),
+                Word::Get => pip = false,
+                Word::Cache | Word::Dir | Word::User => apt = apt.saturating_sub(1),
+                _ => (apt, pip) = (apt.saturating_sub(1), false),
+            }
         }
         facts
     }
@@ -228,11 +272,6 @@ impl Scanner {
             }
         }
     }
-}
-
-/// True where `install` is part of `--no-install-recommends`.
-fn is_option(before: Word) -> bool {
-    before == Word::No
 }
 
 #[cfg(test)]
@@ -280,6 +319,27 @@ mod tests {
         assert!(!facts("RUN rm -rf /var/lib/apt/lists/* && npm install").has(Facts::APT_INSTALL));
         assert!(!facts("RUN apt-get --no-install-recommends download x").has(Facts::APT_INSTALL));
         assert!(facts("RUN pip3 --no-cache-dir install x").has(Facts::PIP_INSTALL.and(Facts::NO_CACHE_DIR)));
+        let pip = |text: &str| facts(text).has(Facts::PIP_INSTALL);
+        assert!(pip("RUN python3 -m pip --default-timeout=100 -q install x") && pip("RUN pip3.10 install x"));
+        assert!(!pip(
+            "RUN ln -s pip3 pip && { [ -s /usr/local/bin/easy_install ] || ln -s easy_install-* easy_install; }"
+        ));
+        assert!(!pip("RUN pip3 list && npm install"));
+        let apt = |text: &str| [Facts::APT_UPDATE, Facts::APT_INSTALL].map(|fact| facts(text).has(fact));
+        assert_eq!(apt("RUN apt-get -qq -y --no-install-recommends install x"), [false, true]);
+        assert_eq!(apt("RUN apt-get -o Acquire::Retries=3 update"), [true, false]);
+        assert_eq!(apt("RUN apt-get install -y x && update-ca-certificates"), [false, true]);
+        assert_eq!(apt("RUN apt-key update && docker-apt-install x"), [false; 2]);
+        assert_eq!(
+            apt("RUN echo 'APT::Install-Recommends \"false\";' > /etc/apt/apt.conf.d/99x"),
+            [false; 2]
+        );
+        let address = |text: &str| facts(text).has(Facts::ADD.and(Facts::ADDRESS));
+        assert!(address("ADD https://example.org/x /x # buildkit"));
+        assert!(address("ADD --chown=me:us --checksum=sha256:24 https://example.org/x /x # buildkit"));
+        assert!(address("/bin/sh -c #(nop) ADD http://example.org/x in /"));
+        assert!(!address("/bin/sh -c #(nop) ADD file:12ab in /etc/trace_ftp-master.debian.org"));
+        assert!(!address("ADD detect-http-proxy /etc/apt/"));
         assert!(facts("RUN capture").has(Facts::APT) && !facts("RUN capture").has(Facts::APT_UPDATE));
     }
 

@@ -309,7 +309,7 @@ pub struct DockerfileShares {
     pub without_user: u64,
     /// Files with more than one FROM.
     pub multi_stage: u64,
-    /// Files that copy from another stage or image.
+    /// Files that copy from an earlier stage.
     pub copy_from_stage: u64,
     /// What the FROM instructions name.
     pub bases: Bases,

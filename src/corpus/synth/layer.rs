@@ -4,7 +4,7 @@
 use super::draw::{Draw, Stream};
 use super::shape::layer_size;
 use crate::corpus::merge::hex;
-use crate::corpus::{EMPTY_DIFF_ID, KNOWN_EMPTY_LAYERS};
+use crate::corpus::{EMPTY_DIFF_IDS, KNOWN_EMPTY_LAYERS};
 
 /// Size of both known empty layers in bytes.
 const EMPTY_SIZE: u64 = 32;
@@ -46,7 +46,7 @@ impl Layer {
 
     pub fn write_diff_id(&self, out: &mut Vec<u8>) {
         match self.empty {
-            Some(_) => out.extend_from_slice(EMPTY_DIFF_ID.as_bytes()),
+            Some(_) => out.extend_from_slice(EMPTY_DIFF_IDS[0].as_bytes()),
             None => write_sha256(&self.diff_id, out),
         }
     }

@@ -50,6 +50,11 @@ pub struct Published {
 }
 
 impl Summary {
+    /// True if empty layers were taken out of the sets before all else.
+    pub fn ignores_empty_layers(&self) -> bool {
+        self.options["ignore_empty_layers"] == true
+    }
+
     /// What the file says it is.
     pub const KIND: &str = "stratigraph jaccard summary";
 

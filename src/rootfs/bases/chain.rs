@@ -1,7 +1,7 @@
 //! Chains of layer identities: proof, from a config alone, of what an image is built on.
 
 use super::name::{is_official, official_family, repository_and_tag, version_of_tags};
-use crate::corpus::{Corpus, EMPTY_DIFF_ID, KNOWN_EMPTY_LAYERS};
+use crate::corpus::{Corpus, EMPTY_DIFF_IDS, KNOWN_EMPTY_LAYERS};
 use crate::strings::NONE;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
@@ -54,7 +54,7 @@ impl Chain {
 
 /// True for the diff_id of a layer without content.
 pub fn is_empty_diff_id(id: &str) -> bool {
-    id == EMPTY_DIFF_ID
+    EMPTY_DIFF_IDS.contains(&id)
 }
 
 fn is_empty_layer(id: &str) -> bool {

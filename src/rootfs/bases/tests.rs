@@ -112,7 +112,7 @@ fn evidence_prefers_whole_chains_and_long_ones() {
     assert_eq!((said.family.as_str(), said.version.as_deref()), ("ubuntu", Some("22.04")));
 }
 
-const EMPTY: &str = crate::corpus::EMPTY_DIFF_ID;
+const EMPTY: &str = crate::corpus::EMPTY_DIFF_IDS[0];
 
 proptest! {
     /// The index against a plain search over all chains.

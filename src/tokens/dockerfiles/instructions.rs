@@ -145,9 +145,27 @@ pub(super) fn base_of(arguments: &str, stages: &mut Vec<String>) -> Option<Base>
     Some(base)
 }
 
+/// True if a COPY takes files from an earlier stage, by its name or number; `--from` can name an image, too.
+pub(super) fn copies_from_stage(arguments: &str, stages: &[String], begun: u32) -> bool {
+    let flags = arguments.split_whitespace().take_while(|word| word.starts_with("--"));
+    flags.filter_map(|flag| flag.strip_prefix("--from=")).any(|from| match from.parse::<u32>() {
+        Ok(number) => number < begun.saturating_sub(1),
+        Err(_) => stages.iter().any(|stage| stage.eq_ignore_ascii_case(from)),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stages_are_told_from_images() {
+        let copies = |arguments, begun| copies_from_stage(arguments, &["Build".to_owned()], begun);
+        assert!(copies("--chown=a:b --from=build /x /y", 2) && copies("--from=0 /x /y", 2));
+        assert!(!copies("--from=1 /x /y", 2) && !copies("--from=0 /x /y", 1));
+        assert!(!copies("--from=busybox:1 /x /y", 2) && !copies("/x --from=build /y", 2));
+        assert!(!copies("--from=4294967295 /x /y", 2));
+    }
 
     fn instructions(text: &str) -> Vec<(String, String)> {
         let mut out = Vec::new();

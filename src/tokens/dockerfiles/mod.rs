@@ -15,7 +15,7 @@ use super::shares::{DockerfileShares, FromGroup, Odd, Practices, Spread};
 use super::{Builder, Documents, Error, Origin, Scheme, Watch};
 use crate::world::World;
 use bytemuck::{Pod, Zeroable};
-use instructions::{Base, base_of, each_instruction};
+use instructions::{Base, base_of, copies_from_stage, each_instruction};
 use rayon::prelude::*;
 use read::{Around, EXAMPLES, Found};
 use sha2::{Digest, Sha256};
@@ -47,7 +47,7 @@ impl FileFacts {
     const NOT_UTF8: u32 = 1;
     const UNREADABLE: u32 = 2;
     const USER: u32 = 4;
-    /// COPY from another stage.
+    /// COPY from an earlier stage.
     const COPY_FROM: u32 = 8;
 }
 
@@ -137,8 +137,10 @@ fn count_practices(text: &str, about: &mut FileFacts, mut facts_of: impl FnMut(&
                 about.flags |= FileFacts::USER;
                 Facts::USER
             }
-            "COPY" if arguments.contains("--from=") => {
-                about.flags |= FileFacts::COPY_FROM;
+            "COPY" => {
+                if copies_from_stage(arguments, &stages, about.stages) {
+                    about.flags |= FileFacts::COPY_FROM;
+                }
                 Facts::default()
             }
             _ => Facts::default(),
