@@ -293,16 +293,24 @@ fn outcome(args: &Args, context: &Context, documents: &Documents, practices: Tol
 
 /// Prints what a documents file holds.
 pub(super) fn summarise(documents: &Documents, context: &Context) {
-    let mut table = show::table(&["documents", "distinct", "all"]);
-    for (name, reading) in [("layer documents", Reading::Layers), ("image documents", Reading::Images)] {
-        let distinct = documents.of(reading).count() as u64;
-        table.add_row([name.to_owned(), show::count(distinct), show::count(documents.occurrences(reading))]);
+    let mut table = show::table(&["documents and tokens", "distinct", "all"]);
+    let (layers, images) = (("layers", Reading::Layers), ("images", Reading::Images));
+    let readings: &[(&str, Reading)] = match documents.scheme() {
+        Scheme::Cumulative => &[layers, images],
+        Scheme::PerLayer => &[layers],
+        Scheme::Dockerfiles => &[("Dockerfiles", Reading::Images)],
+    };
+    for (of, reading) in readings {
+        let distinct = documents.of(*reading).count() as u64;
+        let all = documents.occurrences(*reading);
+        table.add_row([format!("documents of {of}"), show::count(distinct), show::count(all)]);
     }
     // A text that is a layer's document and an image's is in both.
-    for (name, reading) in [("tokens of layers", Reading::Layers), ("tokens of images", Reading::Images)] {
-        let counts = documents.token_counts(reading);
+    for (of, reading) in readings {
+        let counts = documents.token_counts(*reading);
         let distinct = counts.iter().filter(|n| **n > 0).count() as u64;
-        table.add_row([name.to_owned(), show::count(distinct), show::count(counts.iter().sum::<u64>())]);
+        let all = counts.iter().sum::<u64>();
+        table.add_row([format!("tokens of {of}"), show::count(distinct), show::count(all)]);
     }
     show::line(context, table);
     show::line(context, "");

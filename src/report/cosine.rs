@@ -67,7 +67,7 @@ pub fn cosine_text(summary: &Summary) -> String {
         last += &format!("; {} without direction (all zeros)", count(summary.zero_vectors));
     }
     if summary.options.get("min").is_some_and(|m| !m.is_null()) {
-        last += &format!("; pairs over the threshold: {}", count(summary.pairs_listed));
+        last += &format!("; pairs of distinct vectors over the threshold: {}", count(summary.pairs_listed));
     }
     parts.push(last);
     parts.join("\n\n")

@@ -158,7 +158,7 @@ pub struct HistoryShares {
     pub layers_cumulative: Practices,
     /// Images: configs with a history.
     pub images: u64,
-    /// Of these, whose history has no USER: they run as root.
+    /// Of these, whose history has no USER. (What they run as is in the config, which a base can set, too.)
     pub images_without_user: u64,
     /// RUN layers of an image.
     pub run_layers_per_image: Spread,

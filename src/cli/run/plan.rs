@@ -34,7 +34,7 @@ struct Need {
 enum Read {
     /// The corpus and its id.
     Corpus(Box<Corpus>, String),
-    Table(PublishedTable),
+    Table(Box<PublishedTable>),
     /// Dockerfiles, or nothing: the files of the import are not of this process.
     Other,
 }
@@ -115,7 +115,7 @@ impl Planner<'_, '_> {
     fn import(&mut self) -> anyhow::Result<Read> {
         let (run, context) = (self.run, self.run.context);
         if corpus::is_published_table(&run.source) {
-            return Ok(Read::Table(PublishedTable::read(&run.source)?));
+            return Ok(Read::Table(Box::new(PublishedTable::read(&run.source)?)));
         }
         let file = run.corpus();
         let is_made =
