@@ -137,7 +137,7 @@ fn documents_are_the_same_on_any_number_of_ranks_and_threads() {
         assert!(std::fs::read(&one).unwrap() == std::fs::read(&other).unwrap(), "{command:?}");
     }
     let text = succeed(stratigraph(1).arg("inspect").arg(&one));
-    assert!(text.contains("a `documents` file") && text.contains("layer documents"), "{text}");
+    assert!(text.contains("a `documents` file") && text.contains("documents of layers"), "{text}");
 }
 
 #[test]

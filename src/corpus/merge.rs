@@ -367,3 +367,42 @@ pub(super) fn hex(bytes: &[u8]) -> String {
         text
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::corpus::StudyFilter;
+    use crate::corpus::builder::Builder;
+    use crate::stats::Stats;
+
+    #[test]
+    fn empty_diff_ids_are_of_nothing() {
+        let of = |zeros: usize| format!("sha256:{}", hex(&Sha256::digest(vec![0; zeros])));
+        assert_eq!(EMPTY_DIFF_IDS.map(str::to_owned), [of(1_024), of(10_240)]);
+    }
+
+    #[test]
+    fn empty_layers_are_known_by_their_configs() {
+        let [empty, padded] = EMPTY_DIFF_IDS;
+        let layer = |digest: &str, size: u64| format!(r#"{{"digest": "sha256:{digest}", "size": {size}}}"#);
+        let layers = [layer("aa", 32), layer("bb", 49), layer("cc", 40), layer("dd", 99_999)].join(", ");
+        let document = format!(
+            r#"{{"manifests": {{
+                "some": {{"mediaType": "m", "schemaVersion": 2, "layers": [{layers}]}},
+                "none": {{"mediaType": "m", "schemaVersion": 2, "layers": []}}}},
+               "configs": {{
+                "some": {{"rootfs": {{"diff_ids": ["{empty}", "{padded}", "sha256:ff", "{padded}"]}}}},
+                "none": {{"rootfs": {{"diff_ids": []}}}}}}}}"#
+        );
+        let mut builder = Builder::new();
+        builder.add(b"r/manifests-config-layers.json", 0, document.as_bytes(), [0; 32]);
+        let corpus = merge(&[builder.finish()], Oddities::default());
+        let found = corpus.digests.iter().zip(&corpus.digest_empty);
+        let empty: Vec<&str> = found.filter(|(_, empty)| **empty == 1).map(|(digest, _)| digest).collect();
+        assert_eq!(empty, ["sha256:aa", "sha256:bb"]);
+        // A manifest with an empty list passes the study's filter and is no image of its table.
+        assert!((0..2).all(|m| corpus.study_filter(m) == StudyFilter::Kept));
+        let counts = Stats::of_corpus(&corpus).manifests.unwrap();
+        assert_eq!((counts.manifests, counts.kept, counts.skipped_no_layers), (2, 1, 1));
+    }
+}
