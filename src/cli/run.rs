@@ -13,6 +13,7 @@ use crate::pairs::Error;
 use crate::pairs::cosine::Cluster;
 use crate::tokens::{self, Scheme};
 use campaign::Campaign;
+pub use record::missing;
 use std::path::{Path, PathBuf};
 
 /// Run a campaign: import, statistics, documents, vectors, all pairs, summary
@@ -60,11 +61,6 @@ pub struct Args {
     /// With --plan: for so many threads in each rank [default: those of this command]
     #[arg(long, value_name = "THREADS", requires = "plan")]
     plan_threads: Option<std::num::NonZeroUsize>,
-}
-
-/// Results that a directory's campaign asks for and that are not there; for rank 0.
-pub fn missing(directory: &Path) -> Vec<&'static str> {
-    record::missing(directory)
 }
 
 /// Names of the files in a campaign's directory, besides those of the comparisons of all pairs.

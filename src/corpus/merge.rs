@@ -1,9 +1,7 @@
 //! Shards -> one corpus, whose ids depend on the source alone, not on who read which file.
 
 use super::shard::{KINDS, Shard, Table};
-use super::{
-    Corpus, EMPTY_DIFF_IDS, Example, KNOWN_EMPTY_LAYERS, Oddities, Oddity, Provenance, repository_of,
-};
+use super::{Corpus, EMPTY_DIFF_IDS, Example, Oddities, Oddity, Provenance, is_known_empty, repository_of};
 use crate::strings::{Interner, NONE, StringId, StringTable};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -268,8 +266,7 @@ const LARGEST_EMPTY: u64 = 10_240;
 /// uncompressed layer), or stands where the config of its image has an empty diff_id and is as small
 /// as an empty archive is: one wrong config shall not empty a layer of all images.
 fn empty_digests(corpus: &Corpus) -> Vec<u8> {
-    let known = |d: &str| EMPTY_DIFF_IDS.contains(&d) || KNOWN_EMPTY_LAYERS.contains(&d);
-    let mut empty: Vec<u8> = corpus.digests.iter().map(|d| u8::from(known(d))).collect();
+    let mut empty: Vec<u8> = corpus.digests.iter().map(|d| u8::from(is_known_empty(d))).collect();
     let ids = 0..corpus.diff_ids.len() as u32;
     let empty_diff_ids: Vec<u32> =
         ids.filter(|id| EMPTY_DIFF_IDS.contains(&corpus.diff_ids.get(*id))).collect();

@@ -81,6 +81,11 @@ pub const EMPTY_DIFF_IDS: [&str; 2] = [
     "sha256:84ff92691f909a05b224e1c56abb4864f01b4f8e3c854e4bb4c7baf1d3f6d652",
 ];
 
+/// True if an identity by itself tells a layer without content: a known digest, or the diff_id of an empty tar.
+pub fn is_known_empty(id: &str) -> bool {
+    EMPTY_DIFF_IDS.contains(&id) || KNOWN_EMPTY_LAYERS.contains(&id)
+}
+
 /// What the study's `parse_manifests` does with a manifest; the tests run in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]

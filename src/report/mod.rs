@@ -64,7 +64,8 @@ pub fn replace_file(path: &Path, write: impl FnOnce(&Path) -> anyhow::Result<()>
     let open = ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"].iter().any(|place| path.starts_with(place));
     let into = open || std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir());
     // In a directory of its own: names in one that all share can be foreseen.
-    let aside = into.then(tempfile::tempdir).transpose()?;
+    let aside = into.then(tempfile::tempdir).transpose();
+    let aside = aside.map_err(|e| CannotWrite { path: path.to_owned(), source: e.into() })?;
     let place = aside.as_ref().map_or_else(|| target_of(path), |aside| aside.path().join("whole"));
     let name = place.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let temporary = place.with_file_name(format!(".{name}.{}.tmp", std::process::id()));

@@ -150,19 +150,35 @@ pub enum SizeOf {
     Largest,
 }
 
-/// The size of each digest, and which have several.
-pub fn sizes(table: &Table<'_>, which: SizeOf) -> (Vec<u64>, Vec<bool>) {
-    let mut size: Vec<Option<u64>> = vec![None; table.digests.len()];
-    let mut several = vec![false; table.digests.len()];
-    for (digest, bytes) in table.digest.iter().zip(&table.size) {
-        let d = *digest as usize;
-        let known = *size[d].get_or_insert(*bytes);
-        several[d] |= known != *bytes;
-        if which == SizeOf::Largest {
-            size[d] = Some(known.max(*bytes));
+/// One size for each digest.
+#[derive(Debug, Clone)]
+pub struct Sizes {
+    of: Vec<u64>,
+    /// Digests that rows give with several.
+    several: u64,
+}
+
+impl Sizes {
+    /// Of all digests of a table; 0 for those without rows.
+    pub fn new(table: &Table<'_>, which: SizeOf) -> Self {
+        let mut size: Vec<Option<u64>> = vec![None; table.digests.len()];
+        let mut several = vec![false; table.digests.len()];
+        for (digest, bytes) in table.digest.iter().zip(&table.size) {
+            let d = *digest as usize;
+            let known = *size[d].get_or_insert(*bytes);
+            several[d] |= known != *bytes;
+            if which == SizeOf::Largest {
+                size[d] = Some(known.max(*bytes));
+            }
         }
+        let of = size.into_iter().map(|size| size.unwrap_or(0)).collect();
+        Self { of, several: several.iter().filter(|several| **several).count() as u64 }
     }
-    (size.into_iter().map(|size| size.unwrap_or(0)).collect(), several)
+
+    /// Of one.
+    pub fn of(&self, digest: u32) -> u64 {
+        self.of[digest as usize]
+    }
 }
 
 /// Distinct (image, digest) pairs as sorted keys, image in the upper half.
@@ -188,10 +204,9 @@ fn repository_digests(table: &Table<'_>, image_digests: &[u64]) -> Vec<u64> {
 }
 
 /// Sizes, repetition and per-repository counts of a table.
-pub fn table_size(table: &Table<'_>, which: SizeOf) -> TableSize {
+pub fn table_size(table: &Table<'_>, sizes: &Sizes) -> TableSize {
     let mut rows_of_digest = vec![0u64; table.digests.len()];
     table.digest.iter().for_each(|digest| rows_of_digest[*digest as usize] += 1);
-    let (size_of_digest, _) = sizes(table, which);
     let mut images_of_digest = vec![0u64; table.digests.len()];
     for key in image_digests(table) {
         images_of_digest[key as u32 as usize] += 1;
@@ -209,7 +224,7 @@ pub fn table_size(table: &Table<'_>, which: SizeOf) -> TableSize {
         images: table.images.len() as u64,
         distinct_digests: rows_of_digest.iter().filter(|n| **n > 0).count() as u64,
         total_bytes: sum(&table.size),
-        distinct_bytes: sum(&size_of_digest),
+        distinct_bytes: sum(&sizes.of),
         rows_per_repository: per_repository(table, &rows_of_repository),
         tags_per_repository: per_repository(table, &tags_of_repository),
         repetition: Repetition::of(&rows_of_digest),
@@ -235,16 +250,15 @@ fn per_repository(table: &Table<'_>, counts: &[u64]) -> PerRepository {
     }
 }
 
-/// Where bytes are saved, over all layers or those with content.
-pub fn sharing(table: &Table<'_>, with_empty: bool) -> Sharing {
-    let (size, several) = sizes(table, SizeOf::Largest);
+/// Where bytes are saved, over all layers or those with content. With the largest sizes no saving is negative.
+pub fn sharing(table: &Table<'_>, sizes: &Sizes, with_empty: bool) -> Sharing {
     let mut seen = vec![false; table.digests.len()];
     table.digest.iter().for_each(|digest| seen[*digest as usize] = true);
     let counts = |d: usize| with_empty || table.digest_empty[d] == 0;
     let sum = |digests: &mut dyn Iterator<Item = usize>| {
         digests
             .filter(|d| counts(*d))
-            .fold((0u64, 0u128), |(n, bytes), d| (n + 1, bytes + u128::from(size[d])))
+            .fold((0u64, 0u128), |(n, bytes), d| (n + 1, bytes + u128::from(sizes.of[d])))
     };
     let images = image_digests(table);
     let repositories = repository_digests(table, &images);
@@ -265,7 +279,7 @@ pub fn sharing(table: &Table<'_>, with_empty: bool) -> Sharing {
         saved_within_images: row_bytes - image_bytes,
         saved_within_repositories: image_bytes - repository_bytes,
         saved_across_repositories: repository_bytes - distinct_bytes,
-        digests_with_several_sizes: several.iter().filter(|s| **s).count() as u64,
+        digests_with_several_sizes: sizes.several,
     }
 }
 
@@ -273,12 +287,11 @@ pub fn sharing(table: &Table<'_>, with_empty: bool) -> Sharing {
 /// with their commands if a corpus is given.
 pub fn top_digests(
     table: &Table<'_>,
+    sizes: &Sizes,
     corpus: Option<&Corpus>,
     most: usize,
     with_empty: bool,
-    which: SizeOf,
 ) -> Vec<TopDigest> {
-    let (sizes, _) = sizes(table, which);
     let mut rows = vec![0u64; table.digests.len()];
     table.digest.iter().for_each(|d| rows[*d as usize] += 1);
     let counts = |d: usize| rows[d] > 0 && (with_empty || table.digest_empty[d] == 0);
@@ -299,8 +312,7 @@ pub fn top_digests(
         }
     }
     let each = order.iter().zip(places);
-    each.map(|(digest, places)| top_digest(table, corpus, *digest, sizes[*digest as usize], &places))
-        .collect()
+    each.map(|(digest, places)| top_digest(table, corpus, *digest, sizes.of(*digest), &places)).collect()
 }
 
 /// `places`: image and number of the layer in it, in table order.

@@ -9,7 +9,7 @@ mod digests;
 mod numbers;
 mod years;
 
-pub use digests::{MadeBy, PerRepository, Repetition, Sharing, SizeOf, TableSize, TopDigest};
+pub use digests::{MadeBy, PerRepository, Repetition, Sharing, SizeOf, Sizes, TableSize, TopDigest};
 pub use numbers::{Percentiles, Summary, compensated, pairwise_sum, percentile};
 pub use years::{ByYear, Dates, MeanOf, YearOfImages};
 
@@ -213,23 +213,25 @@ impl AsPublished {
         let dated = table.select(&years::dated(table));
         let chosen = table.one_per_repository();
         let subset = table.select(&chosen);
+        let [sizes, dated_sizes, subset_sizes] =
+            [table, &dated, &subset].map(|table| Sizes::new(table, SizeOf::FirstRow));
         Self {
-            table: digests::table_size(table, SizeOf::FirstRow),
+            table: digests::table_size(table, &sizes),
             table_sha256: rows_sha256(table),
             dates: years::dates(table),
-            dated_table: digests::table_size(&dated, SizeOf::FirstRow),
+            dated_table: digests::table_size(&dated, &dated_sizes),
             by_year: years::by_year(&dated),
             subset: Subset {
                 rows: subset.digest.len() as u64,
                 images: chosen.len() as u64,
                 with_latest: subset.images.iter().filter(|i| table.tags.get(i.tag) == "latest").count()
                     as u64,
-                distinct_digests: digests::table_size(&subset, SizeOf::FirstRow).distinct_digests,
+                distinct_digests: digests::table_size(&subset, &subset_sizes).distinct_digests,
                 sha256: rows_sha256(&subset),
             },
             subset_percentiles: PercentileTables::of(&subset, true),
-            top_digests: digests::top_digests(table, corpus, TOP, true, SizeOf::FirstRow),
-            dated_top_digests: digests::top_digests(&dated, corpus, TOP, true, SizeOf::FirstRow),
+            top_digests: digests::top_digests(table, &sizes, corpus, TOP, true),
+            dated_top_digests: digests::top_digests(&dated, &dated_sizes, corpus, TOP, true),
         }
     }
 }
@@ -237,10 +239,11 @@ impl AsPublished {
 impl Corrected {
     fn of(table: &Table<'_>, corpus: Option<&Corpus>) -> Self {
         let images = 0..table.images.len();
+        let sizes = Sizes::new(table, SizeOf::Largest);
         let by_year = years::images_by_year(table);
         let with_year: u64 = by_year.values().map(|year| year.image_size.n).sum();
         Self {
-            table: digests::table_size(table, SizeOf::Largest),
+            table: digests::table_size(table, &sizes),
             image_size: Summary::of(images.clone().map(|i| table.image_size(i)).collect()),
             layers_per_image: Summary::of(images.clone().map(|i| table.rows_of(i).len() as u64).collect()),
             layers_with_content_per_image: Summary::of(
@@ -248,12 +251,12 @@ impl Corrected {
             ),
             percentiles: PercentileTables::of(table, true),
             percentiles_without_empty_layers: PercentileTables::of(table, false),
-            distinct_layer_percentiles: Percentiles::of(&distinct_sizes(table)),
+            distinct_layer_percentiles: Percentiles::of(&distinct_sizes(table, &sizes)),
             images_without_year: table.images.len() as u64 - with_year,
             by_year,
-            sharing: digests::sharing(table, true),
-            sharing_without_empty_layers: digests::sharing(table, false),
-            top_digests_with_content: digests::top_digests(table, corpus, TOP, false, SizeOf::Largest),
+            sharing: digests::sharing(table, &sizes, true),
+            sharing_without_empty_layers: digests::sharing(table, &sizes, false),
+            top_digests_with_content: digests::top_digests(table, &sizes, corpus, TOP, false),
         }
     }
 }
@@ -285,13 +288,12 @@ fn rows_with_content<'a>(table: &'a Table<'_>, i: usize) -> impl Iterator<Item =
 }
 
 /// Sizes of the distinct layers with content, in order of their first row.
-fn distinct_sizes(table: &Table<'_>) -> Vec<u64> {
-    let (sizes, _) = digests::sizes(table, SizeOf::Largest);
+fn distinct_sizes(table: &Table<'_>, sizes: &Sizes) -> Vec<u64> {
     let mut seen = vec![false; table.digests.len()];
     let new = |digest: &u32| {
         let seen = &mut seen[*digest as usize];
         let counts = table.digest_empty[*digest as usize] == 0 && !std::mem::replace(seen, true);
-        counts.then(|| sizes[*digest as usize])
+        counts.then(|| sizes.of(*digest))
     };
     table.digest.iter().filter_map(new).collect()
 }

@@ -1,7 +1,7 @@
 //! Chains of layer identities: proof, from a config alone, of what an image is built on.
 
 use super::name::{is_official, official_family, repository_and_tag, version_of_tags};
-use crate::corpus::{Corpus, EMPTY_DIFF_IDS, KNOWN_EMPTY_LAYERS};
+use crate::corpus::{Corpus, EMPTY_DIFF_IDS, is_known_empty};
 use crate::strings::NONE;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
@@ -55,10 +55,6 @@ impl Chain {
 /// True for the diff_id of a layer without content.
 pub fn is_empty_diff_id(id: &str) -> bool {
     EMPTY_DIFF_IDS.contains(&id)
-}
-
-fn is_empty_layer(id: &str) -> bool {
-    is_empty_diff_id(id) || KNOWN_EMPTY_LAYERS.contains(&id)
 }
 
 /// Joins chains with the same identities; the names are collected. A chain that two families claim
@@ -117,7 +113,7 @@ impl<'a> Record<'a> {
 
     /// The identities of one kind, empty layers left out.
     pub(super) fn ids(&self, kind: ChainKind) -> Vec<&'a str> {
-        let content = |ids: &[&'a str]| ids.iter().copied().filter(|id| !is_empty_layer(id)).collect();
+        let content = |ids: &[&'a str]| ids.iter().copied().filter(|id| !is_known_empty(id)).collect();
         match kind {
             ChainKind::DiffIds => content(&self.diff_ids),
             ChainKind::LayerDigests => content(&self.layer_digests),

@@ -138,8 +138,8 @@ impl Classes {
 /// each other.
 pub const TABLES: usize = 2;
 
-/// Memory for tables, in bytes, but for those of more than 10,000 cells: they should stay in a second-level cache, and the few that have most pairs
-/// in the first.
+/// Memory for tables, in bytes, but for those of more than 10,000 cells: they should stay in a second-level
+/// cache, and the few that have most pairs in the first.
 pub const MEMORY: usize = 384 << 10;
 
 /// Most classes of rows i that get tables.
