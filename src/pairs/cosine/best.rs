@@ -21,7 +21,7 @@ const AHEAD: usize = 8;
 /// Set in an entry that was added in the current tile.
 const NEW: u32 = 1 << 31;
 
-/// The neighbours of all rows that this rank has met so far, by their scores in f32.
+/// The neighbours of all rows that this rank has met so far, by the filter's scores.
 ///
 /// A pair may be left out as soon as k better ones of its row are known: those are in tiles that
 /// this rank has recorded or is about to record. So what is kept differs from run to run, but a
@@ -30,7 +30,7 @@ pub struct Best {
     k: usize,
     capacity: usize,
     error: f32,
-    /// Of each row: a score in f32 from here on may be among the best.
+    /// Of each row: a filter's score from here on may be among the best.
     from: Vec<AtomicU32>,
     lists: Mutex<Lists>,
 }
@@ -93,8 +93,8 @@ impl Neighbour {
 }
 
 impl Best {
-    /// Lists of the best `k` (at least 1) for `n` rows; `error` is the filter's bound, `floors` are those
-    /// that ranks find before the first tile, or none.
+    /// Lists of the best `k` (at least 1) for `n` rows; `error` is the filter's bound for them, `floors` are
+    /// those that ranks find before the first tile, or none.
     pub fn new(n: usize, k: usize, error: f64, floors: &[f32]) -> Self {
         let capacity = Self::capacity(n, k);
         let floor = |i| floors.get(i).copied().unwrap_or(f32::NEG_INFINITY);
@@ -108,13 +108,13 @@ impl Best {
         (MEMORY / 8 / n.max(1)).clamp(k + 8, 2 * k + 32)
     }
 
-    /// A score in f32 of row `i` from here on may be among its best.
+    /// A filter's score of row `i` from here on may be among its best.
     #[inline]
     pub fn from(&self, i: u32) -> f32 {
         f32::from_bits(self.from[i as usize].load(Ordering::Relaxed))
     }
 
-    /// Adds pairs with their scores in f32 to the lists of both rows.
+    /// Adds pairs with the filter's scores to the lists of both rows.
     pub fn add(&self, rows: &Rows<'_>, pairs: &[(u32, u32, f32)]) {
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         for (at, (i, j, score)) in pairs.iter().enumerate() {
@@ -177,9 +177,11 @@ impl Best {
 
     fn scored(&self, rows: &Rows<'_>, row: u32, others: impl Iterator<Item = u32>) -> Vec<Neighbour> {
         let others: Vec<u32> = others.collect();
-        let pairs: Vec<_> = others.iter().map(|o| [row.min(o & !NEW), row.max(o & !NEW)]).collect();
+        let rows_of: Vec<u32> = others.iter().map(|other| other & !NEW).collect();
         let mut scored = Vec::with_capacity(others.len());
-        exact::score_all(rows, &pairs, |at, score| scored.push(Neighbour { index: others[at], score }));
+        exact::score_row(rows, row, &rows_of, |at, score| {
+            scored.push(Neighbour { index: others[at], score })
+        });
         scored
     }
 
@@ -218,7 +220,10 @@ impl Best {
         if list[..*length as usize].iter().all(|entry| entry.1 & NEW == 0) {
             return;
         }
-        *length = self.shorten(rows, row, &mut list[..*length as usize]) as u32;
+        // A few too many cost less in a journal than to be found out here.
+        if *length as usize > self.k + (self.capacity - self.k) / 4 {
+            *length = self.shorten(rows, row, &mut list[..*length as usize]) as u32;
+        }
         let before = into.all.len();
         for (score, other) in list[..*length as usize].iter_mut().filter(|entry| entry.1 & NEW != 0) {
             *other &= !NEW;

@@ -4,6 +4,8 @@
 //! f32 has 48 significant bits and is exact in f64, so each term is rounded once, when it is added;
 //! with or without fused multiply-add the result is the same.
 
+#[cfg(target_arch = "x86_64")]
+use super::filter::Ahead;
 use super::filter::{Cpu, prefetch};
 use super::rows::Rows;
 
@@ -44,6 +46,73 @@ pub fn score_all(rows: &Rows<'_>, pairs: &[[u32; 2]], mut visit: impl FnMut(usiz
             visit(block * LANES + l, score);
         }
     }
+}
+
+/// Rows that are scored with one, side by side: four vectors of sums.
+#[cfg(target_arch = "x86_64")]
+const MANY: usize = 16;
+
+/// Scores a row with others and hands `(position in others, score)` to `visit`, in order. As [`score_all`], for
+/// less: the row is widened once, and the others are turned while they are f32.
+pub fn score_row(rows: &Rows<'_>, row: u32, others: &[u32], mut visit: impl FnMut(usize, f64)) {
+    #[cfg(target_arch = "x86_64")]
+    if Cpu::best().has_avx2() {
+        let x: Vec<f64> = rows.row(row as usize).iter().map(|v| f64::from(*v)).collect();
+        let mut ahead = Ahead::default();
+        for (block, these) in others.chunks(MANY).enumerate() {
+            let next = others.iter().skip((block + 1) * MANY).take(MANY);
+            next.for_each(|other| ahead.list(rows.row(*other as usize)));
+            // The last row fills up a block that is not full.
+            let y = std::array::from_fn(|l| rows.row(these[l.min(these.len() - 1)] as usize));
+            // SAFETY: `has_avx2` says so; all rows have the same length.
+            let scores = unsafe { many_avx2(&x, &y, &mut ahead) };
+            let scores = scores.into_iter().take(these.len()).enumerate();
+            scores.for_each(|(l, score)| visit(block * MANY + l, score));
+        }
+        return;
+    }
+    let pairs: Vec<_> = others.iter().map(|other| [row, *other]).collect();
+    score_all(rows, &pairs, visit);
+}
+
+/// The scores of `x` with [`MANY`] rows; asks for what is `ahead` on the way.
+///
+/// # Safety
+/// The CPU has AVX2 and FMA, and every row has at least as many values as `x`.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn many_avx2(x: &[f64], y: &[&[f32]; MANY], ahead: &mut Ahead) -> [f64; MANY] {
+    use super::filter::transpose::transposed;
+    use std::arch::x86_64::*;
+    let mut sums = [[_mm256_setzero_pd(); 2]; MANY / 8];
+    let whole = x.len() / 8 * 8;
+    for k in (0..whole).step_by(8) {
+        for (sums, y) in sums.iter_mut().zip(y.as_chunks::<8>().0) {
+            ahead.ask();
+            let mut columns = [_mm256_setzero_ps(); 8];
+            for (column, y) in columns.iter_mut().zip(y) {
+                // SAFETY: k + 8 <= the number of values.
+                *column = unsafe { _mm256_loadu_ps(y.as_ptr().add(k)) };
+            }
+            for (x, column) in x[k..k + 8].iter().zip(transposed(columns)) {
+                let x = _mm256_set1_pd(*x);
+                let halves = [_mm256_castps256_ps128(column), _mm256_extractf128_ps::<1>(column)];
+                for (sum, half) in sums.iter_mut().zip(halves) {
+                    // The product is exact, so fused or not makes no difference.
+                    *sum = _mm256_fmadd_pd(x, _mm256_cvtps_pd(half), *sum);
+                }
+            }
+        }
+    }
+    let mut scores = [0.0; MANY];
+    for (scores, sum) in scores.as_chunks_mut::<4>().0.iter_mut().zip(sums.as_flattened()) {
+        // SAFETY: four values.
+        unsafe { _mm256_storeu_pd(scores.as_mut_ptr(), *sum) };
+    }
+    for (score, y) in scores.iter_mut().zip(y) {
+        x[whole..].iter().zip(&y[whole..]).for_each(|(x, y)| *score += x * f64::from(*y));
+    }
+    scores
 }
 
 fn eight_portable(x: &[&[f32]; LANES], y: &[&[f32]; LANES]) -> [f64; LANES] {
@@ -183,6 +252,13 @@ mod tests {
                 .map(|[i, j]| score(rows.row(*i as usize), rows.row(*j as usize)).to_bits())
                 .enumerate()
                 .collect();
+            prop_assert_eq!(&found, &expected);
+            // More of them than are scored side by side.
+            let others: Vec<u32> = pairs.iter().chain(&pairs).map(|pair| pair[1]).collect();
+            let mut found = Vec::new();
+            score_row(&rows, 2, &others, |at, score| found.push((at, score.to_bits())));
+            let expected: Vec<_> =
+                others.iter().map(|o| score(rows.row(2), rows.row(*o as usize)).to_bits()).enumerate().collect();
             prop_assert_eq!(&found, &expected);
             let x: [&[f32]; 8] = std::array::from_fn(|l| rows.row(l % 5));
             let y: [&[f32]; 8] = std::array::from_fn(|l| rows.row((l * 3 + 1) % 5));

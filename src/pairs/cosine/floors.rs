@@ -3,51 +3,64 @@
 //! While the lists of a rank are empty, every pair may enter them: some k ln(n / k) pairs of each row do, and
 //! every rank starts with empty lists. A *floor* spares most of that: if k rows are known whose score with a
 //! row is at least s, its best k are not below s. To find rows that are alike, every row goes to the one of
-//! n / 256 pivots (rows of the matrix, evenly spread) that it is most alike; in the order of the pivots, and of
-//! the scores with them, rows are cut into pieces of at most 512, and of each piece all pairs are scored. That
-//! is work for n (n / 256 + 512) pairs, some per cent of all for 32,768 rows, less for more; ranks share it.
+//! n / 256 pivots (rows of the matrix, evenly spread) that it is most alike; the rows of pivots that are alike
+//! are put together, the most alike first, to pieces of at most 768; and of each piece all pairs are scored.
+//! That is work for some n (n / 256 + 600) pairs, some per cent of all for 32,768 rows, less for more; ranks
+//! share it.
 //!
 //! Floors are bounds and no results: any rows would do for pivots, and no floor is too high. A product
 //! of matrices in f32 is off by at most (d + 16) u |x| |y|, u = 2^-24, in whatever order it is summed (Higham,
 //! *Accuracy and Stability of Numerical Algorithms*, 2nd ed., section 3.1, with a few roundings to spare for
 //! sums of blocks), and by the least numbers there are, which the filter's bound allows for, too.
 
+use super::exact;
 use super::filter::Bound;
 use super::rows::Rows;
 use crate::world::World;
-use ndarray::{Array2, ArrayView1};
+use ndarray::{Array2, ArrayView1, s};
 use rayon::prelude::*;
 
 /// Rows for each pivot, and most pivots.
 const ROWS_OF_PIVOT: usize = 256;
 const MOST_PIVOTS: usize = 1024;
-/// Most rows in a piece; with few rows a 64th of them.
-const MOST_IN_PIECE: usize = 512;
-const PIECES: usize = 64;
+/// Most rows in a piece; with few rows a 40th of them.
+const MOST_IN_PIECE: usize = 768;
+pub const PIECES: usize = 40;
+/// Rows that are compared with the pivots together.
+const TOGETHER: usize = 512;
+/// Rows of a piece that are compared together with those after them.
+const BLOCK: usize = 96;
 
-/// For each row, what its score in f32 with one of its best `k` is at least; minus infinity where nothing is
-/// known. Empty where it would not pay. Collective.
-pub fn floors(world: &World, rows: &Rows<'_>, k: usize, bound: &Bound) -> Vec<f32> {
-    let piece = (rows.len() / PIECES).min(MOST_IN_PIECE);
+/// What is known of the best neighbours before any tile is computed.
+#[derive(Debug, Clone, Default)]
+pub struct Floors {
+    /// For each row, what the filter's score with one of its best k is at least; minus infinity where nothing
+    /// is known. Empty where it would not pay.
+    pub of_rows: Vec<f32>,
+    /// All rows, piece by piece: rows that are alike are not far from each other. Empty as above.
+    pub order: Vec<u32>,
+}
+
+/// The floors of the best `k`, for a filter whose scores are off by at most `error`. Collective.
+pub fn floors(world: &World, rows: &Rows<'_>, k: usize, bound: &Bound, error: f64) -> Floors {
+    let most = (rows.len() / PIECES).min(MOST_IN_PIECE);
     // A piece that is mostly neighbours tells little.
-    if piece < 2 * k {
-        return Vec::new();
+    if most < 2 * k {
+        return Floors::default();
     }
-    let order = by_pivot(world, rows);
-    let pieces = order.len().div_ceil(piece);
-    let cut = |p: usize| order.len() * p / pieces;
-    let own = world.share(world.rank(), pieces);
-    let off = (rows.dims() + 16) as f64 * 2f64.powi(-24) * bound.square + 2.0 * bound.error;
-    let found: Vec<f32> = own
-        .into_par_iter()
-        .flat_map_iter(|p| of_piece(rows, &order[cut(p)..cut(p + 1)], k).into_iter())
+    let pieces = pieces(world, rows, most);
+    let off = (rows.dims() + 16) as f64 * 2f64.powi(-24) * bound.square + 2.0 * error;
+    let found: Vec<f32> = pieces[world.share(world.rank(), pieces.len())]
+        .par_iter()
+        .flat_map_iter(|piece| of_piece(rows, piece, k).into_iter())
         .map(|score| ((f64::from(score) - off) as f32).next_down())
         .collect();
-    let mut floors = vec![f32::NEG_INFINITY; rows.len()];
+    let order = pieces.concat();
+    let mut of_rows = vec![f32::NEG_INFINITY; rows.len()];
     for (row, floor) in order.iter().zip(everywhere(world, &found)) {
-        floors[*row as usize] = floor;
+        of_rows[*row as usize] = floor;
     }
-    floors
+    Floors { of_rows, order }
 }
 
 /// What all ranks have, in rank order.
@@ -60,16 +73,37 @@ fn everywhere<T: bytemuck::Pod>(world: &World, own: &[T]) -> Vec<T> {
         .collect()
 }
 
-/// All rows, those that are most like the same pivot after each other.
-fn by_pivot(world: &World, rows: &Rows<'_>) -> Vec<u32> {
-    let pivots = (rows.len() / ROWS_OF_PIVOT).clamp(1, MOST_PIVOTS);
-    let pivots = gathered(rows, (0..pivots).map(|p| p * rows.len() / pivots));
+/// All rows, in pieces of at most `most` that are alike. The same on all ranks. Collective.
+fn pieces(world: &World, rows: &Rows<'_>, most: usize) -> Vec<Vec<u32>> {
+    let count = (rows.len() / ROWS_OF_PIVOT).clamp(1, MOST_PIVOTS);
+    let pivots: Vec<u32> = (0..count).map(|p| (p * rows.len() / count) as u32).collect();
+    let mut groups = vec![Vec::new(); count];
+    for (row, [pivot, score]) in (0u32..).zip(nearest(world, rows, &pivots)) {
+        groups[pivot as usize].push((f32::from_bits(score), row));
+    }
+    // In the order of the scores, so that what has to be cut in pieces is cut where it is least alike.
+    groups
+        .par_iter_mut()
+        .for_each(|group| group.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))));
+    let sizes: Vec<usize> = groups.iter().map(Vec::len).collect();
+    let mut pieces = Vec::new();
+    for set in alike(rows, &pivots, &sizes, most) {
+        let rows: Vec<u32> = set.iter().flat_map(|p| &groups[*p]).map(|(_, row)| *row).collect();
+        let cuts = rows.len().div_ceil(most);
+        pieces.extend((0..cuts).map(|c| rows[rows.len() * c / cuts..rows.len() * (c + 1) / cuts].to_vec()));
+    }
+    pieces
+}
+
+/// For each row the pivot that it is most alike, and the bits of its score. Collective.
+fn nearest(world: &World, rows: &Rows<'_>, pivots: &[u32]) -> Vec<[u32; 2]> {
+    let pivots = gathered(rows, pivots.iter().map(|p| *p as usize));
     let own = world.share(world.rank(), rows.len());
-    let starts: Vec<usize> = own.clone().step_by(MOST_IN_PIECE).collect();
+    let starts: Vec<usize> = own.clone().step_by(TOGETHER).collect();
     let nearest: Vec<[u32; 2]> = starts
         .into_par_iter()
         .flat_map_iter(|start| {
-            let here = gathered(rows, start..(start + MOST_IN_PIECE).min(own.end));
+            let here = gathered(rows, start..(start + TOGETHER).min(own.end));
             let scores = here.dot(&pivots.t());
             let nearest = scores.rows().into_iter().map(|scores| {
                 let (pivot, score) = (0u32..).zip(scores).max_by(|a, b| a.1.total_cmp(b.1)).expect("a pivot");
@@ -78,31 +112,75 @@ fn by_pivot(world: &World, rows: &Rows<'_>) -> Vec<u32> {
             nearest.collect::<Vec<_>>()
         })
         .collect();
-    let nearest = everywhere(world, &nearest);
-    let mut order: Vec<u32> = (0..rows.len() as u32).collect();
-    order.par_sort_by(|a, b| {
-        let [(pivot, score), (other, its)] =
-            [a, b].map(|i| nearest[*i as usize]).map(|[pivot, bits]| (pivot, f32::from_bits(bits)));
-        pivot.cmp(&other).then(its.total_cmp(&score))
-    });
-    order
+    everywhere(world, &nearest)
+}
+
+/// Sets of pivots with at most `most` rows together, where one pivot has no more: of all pairs of pivots the
+/// most alike come together first. Scores are those in f64, so that all ranks find the same.
+fn alike(rows: &Rows<'_>, pivots: &[u32], sizes: &[usize], most: usize) -> Vec<Vec<usize>> {
+    let of_pivot = |p: usize| {
+        let mut scores = Vec::with_capacity(p);
+        exact::score_row(rows, pivots[p], &pivots[..p], |q, score| scores.push((score, p, q)));
+        scores
+    };
+    let mut pairs: Vec<_> = (0..pivots.len()).into_par_iter().flat_map_iter(of_pivot).collect();
+    pairs.par_sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+    let mut sets: Vec<Vec<usize>> = (0..pivots.len()).map(|p| vec![p]).collect();
+    let mut sizes = sizes.to_vec();
+    let mut set_of: Vec<usize> = (0..pivots.len()).collect();
+    for (_, p, q) in pairs {
+        let (into, from) = (set_of[p], set_of[q]);
+        if into != from && sizes[into] + sizes[from] <= most {
+            let moved = std::mem::take(&mut sets[from]);
+            moved.iter().for_each(|p| set_of[*p] = into);
+            sets[into].extend(moved);
+            sizes[into] += std::mem::take(&mut sizes[from]);
+        }
+    }
+    sets
 }
 
 /// The k-th highest score of each of these rows with the others of them, in f32; minus infinity if
 /// they are too few.
 fn of_piece(rows: &Rows<'_>, piece: &[u32], k: usize) -> Vec<f32> {
     let values = gathered(rows, piece.iter().map(|i| *i as usize));
-    let scores = values.dot(&values.t());
+    let scores = with_each_other(&values);
     let mut others = Vec::with_capacity(piece.len());
     let of_row = |(r, scores): (usize, ArrayView1<'_, f32>)| {
         others.clear();
-        others.extend(scores.iter().enumerate().filter(|(c, _)| *c != r).map(|(_, score)| *score));
+        others.extend(scores.iter().enumerate().filter(|(c, _)| *c != r).map(|(_, score)| key(*score)));
         if others.len() < k {
             return f32::NEG_INFINITY;
         }
-        *others.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
+        let kth = others.len() - k;
+        score_of(*others.select_nth_unstable(kth).1)
     };
     scores.rows().into_iter().enumerate().map(of_row).collect()
+}
+
+/// The scores of all pairs of rows, each of which is summed once: rows by rows, as far as they come after.
+fn with_each_other(values: &Array2<f32>) -> Array2<f32> {
+    let n = values.nrows();
+    let mut scores = Array2::zeros((n, n));
+    for first in (0..n).step_by(BLOCK) {
+        let (here, after) =
+            (values.slice(s![first..n.min(first + BLOCK), ..]), values.slice(s![first.., ..]));
+        let product = here.dot(&after.t());
+        scores.slice_mut(s![first..first + here.nrows(), first..]).assign(&product);
+        scores.slice_mut(s![first.., first..first + here.nrows()]).assign(&product.t());
+    }
+    scores
+}
+
+/// Integers in the order of the scores, which are sooner sorted.
+fn key(score: f32) -> u32 {
+    let bits = score.to_bits();
+    bits ^ (((bits as i32) >> 31) as u32 | 1 << 31)
+}
+
+/// The inverse of [`key`].
+fn score_of(key: u32) -> f32 {
+    f32::from_bits(if key >> 31 == 1 { key ^ 1 << 31 } else { !key })
 }
 
 fn gathered(rows: &Rows<'_>, these: impl ExactSizeIterator<Item = usize>) -> Array2<f32> {
@@ -114,10 +192,19 @@ fn gathered(rows: &Rows<'_>, these: impl ExactSizeIterator<Item = usize>) -> Arr
 
 #[cfg(test)]
 mod tests {
+    use super::exact::score;
     use super::*;
-    use crate::pairs::cosine::exact::score;
     use crate::pairs::cosine::rows::normalize;
     use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn keys_are_in_the_order_of_the_scores(a: u32, b: u32) {
+            let [x, y] = [a, b].map(f32::from_bits);
+            prop_assert_eq!(key(x).cmp(&key(y)), x.total_cmp(&y));
+            prop_assert_eq!(score_of(key(x)).to_bits(), a);
+        }
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(16))]
@@ -139,8 +226,11 @@ mod tests {
             }
             let rows = Rows::new(&unit, dims);
             let bound = Bound::of(&rows, dims);
-            let floors = floors(&World::solo(), &rows, k, &bound);
+            let Floors { of_rows: floors, order } = floors(&World::solo(), &rows, k, &bound, bound.error);
             prop_assert_eq!(floors.is_empty(), n / PIECES < 2 * k);
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            prop_assert!(order.is_empty() || sorted == (0..n as u32).collect::<Vec<_>>());
             let mut useful = 0;
             for (i, floor) in floors.iter().enumerate() {
                 let others = (0..n).filter(|j| *j != i);

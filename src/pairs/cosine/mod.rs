@@ -50,6 +50,7 @@ use results::{Merge, Results};
 use rows::{Groups, Rows};
 use sha2::{Digest, Sha256};
 use std::path::Path;
+use std::sync::OnceLock;
 use wire::Partial;
 
 /// What a run computes and keeps.
@@ -129,13 +130,17 @@ pub struct Prepared<'a> {
     pub matrix: Option<Matrix>,
     filter: Box<dyn Filter + 'a>,
     bound: Bound,
+    /// [`floors::Floors::order`], once it is known.
+    order: OnceLock<Vec<u32>>,
 }
 
 /// Directory of a run's journals, in that of its results.
 pub const JOURNAL: &str = "journal-cosine";
 
-/// Coordinates of a micro-tile that are summed at a time, so that they stay in a first-level cache.
-const MOST_CHUNK: usize = 384;
+/// Coordinates of a micro-tile that are summed at a time, at most: so few that they stay in a first-level
+/// cache beside all else, even where another program takes half of it. Short chunks leave few pairs in doubt,
+/// too, but each costs a little.
+const MOST_CHUNK: usize = 100;
 
 /// Rows in a tile each way for `n` rows: large, so that packing costs little, but enough tiles that
 /// ranks are even and a kill costs little.
@@ -163,8 +168,7 @@ impl<'a> Prepared<'a> {
         let classes = weighted.then(|| Classes::of(&weights));
         let published: Vec<_> = options.as_published.iter().cloned().collect();
         let bins = Bins::new(&options.histograms, &published)?;
-        // More chunks make fewer pairs doubtful and cost a little each; fine bins need them.
-        let chunk = rows.dims().div_ceil(if bins.len() > 64 { 2 } else { 1 }).min(MOST_CHUNK);
+        let chunk = rows.dims().div_ceil(rows.dims().div_ceil(MOST_CHUNK)).next_multiple_of(4);
         let bound = Bound::of(&rows, chunk);
         let edge = options.tile_edge.unwrap_or_else(|| tile_edge(n));
         let matrix = matrix_of(&options, groups)?;
@@ -178,15 +182,28 @@ impl<'a> Prepared<'a> {
         let plan = Plan::new(n, edge, edge, Shape::Triangle);
         let top_k = options.top_k.min(rows.len().saturating_sub(1));
         let options = Options { top_k, ..options };
-        let filter = Box::new(Dense::new(options.cpu, &rows, &bins, bound));
-        Ok(Self { rows, groups, weights, classes, bins, plan, options, matrix, filter, bound })
+        let filter =
+            Box::new(Dense::new(options.cpu, &rows, &bins, bound, top_k > 0 || options.min.is_some()));
+        Ok(Self {
+            rows,
+            groups,
+            weights,
+            classes,
+            bins,
+            plan,
+            options,
+            matrix,
+            filter,
+            bound,
+            order: OnceLock::new(),
+        })
     }
 
     /// Sha256 over a run's identity and the tile plan: journals of another run do not match.
     pub fn fingerprint(&self, identity: &str) -> Fingerprint {
         let Options { histograms, as_published, top_k, min, .. } = &self.options;
         let text = format!(
-            "stratigraph {} cosine, ranges of four ways\n{identity}\n{histograms:?} {as_published:?} top_k={top_k} min={min:?}\n{}\n",
+            "stratigraph {} cosine, candidates by the first look\n{identity}\n{histograms:?} {as_published:?} top_k={top_k} min={min:?}\n{}\n",
             env!("CARGO_PKG_VERSION"),
             self.plan.describe()
         );
@@ -202,17 +219,28 @@ impl<'a> Prepared<'a> {
     /// because ranks share what is done before the first tile; the kernel is not.
     pub fn kernel<'k>(&'k self, world: &World) -> impl FnMut(&Tile) -> Partial + use<'k, 'a> {
         let Options { top_k, min, .. } = self.options;
-        let (n, error) = (self.rows.len(), self.bound.error);
-        let extremes = Extremes::new(std::array::from_fn(|way| self.some_score(way)), error);
+        let (n, near_error) = (self.rows.len(), self.filter.near_error());
+        let extremes = Extremes::new(std::array::from_fn(|way| self.some_score(way)), self.bound.error);
         let best = (top_k > 0 && n > 1).then(|| {
-            let floors = floors::floors(world, &self.rows, top_k, &self.bound);
-            Best::new(n, top_k, error, &floors)
+            let floors = floors::floors(world, &self.rows, top_k, &self.bound, near_error);
+            let best = Best::new(n, top_k, self.filter.own_near_error(), &floors.of_rows);
+            // The same at every call.
+            let _ = self.order.set(floors.order);
+            best
         });
         move |tile| {
             let classes = self.classes.as_ref();
             let weights = classes.map(|classes| Weights { each: &self.weights, classes });
             let best = best.as_ref();
-            let ask = Ask { rows: self.rows, bins: &self.bins, weights, min, best, extremes: &extremes };
+            let ask = Ask {
+                rows: self.rows,
+                bins: &self.bins,
+                weights,
+                min,
+                best,
+                near_error,
+                extremes: &extremes,
+            };
             let mut found = Found::new(&self.bins);
             self.filter.tile(tile, &ask, &mut found);
             found.settle(&ask);
@@ -291,7 +319,8 @@ impl<'a> Prepared<'a> {
         if self.options.top_k == 0 {
             return Vec::new();
         }
-        neighbours::of_all(world, &self.rows, candidates, self.options.top_k, self.bound.error)
+        let order = self.order.get().map_or(&[][..], Vec::as_slice);
+        neighbours::of_all(world, &self.rows, order, candidates, self.options.top_k, self.filter.near_error())
     }
 }
 

@@ -6,7 +6,6 @@ use super::exact;
 use super::rows::Rows;
 use crate::world::World;
 use rayon::prelude::*;
-use std::ops::Range;
 
 /// Drops candidates that `k` others are certainly better than, given the error of their scores.
 pub fn drop_worse(list: &mut Vec<Candidate>, k: usize, error: f64) {
@@ -18,19 +17,29 @@ pub fn drop_worse(list: &mut Vec<Candidate>, k: usize, error: f64) {
 }
 
 /// The best `k` of every row, best first: by score, then by row. Rank 0 gives the candidates of each row
-/// (`None` elsewhere) and gets the lists; others get none. `error` is the filter's bound. Collective.
+/// (`None` elsewhere) and gets the lists; others get none. `error` is the filter's bound. Ranks take rows in
+/// this `order`, or as they are numbered if it is empty: where rows that are alike follow each other, their
+/// neighbours are still near when they are wanted again. Collective.
 pub fn of_all(
     world: &World,
     rows: &Rows<'_>,
+    order: &[u32],
     candidates: Option<Vec<Vec<Candidate>>>,
     k: usize,
     error: f64,
 ) -> Vec<Vec<Neighbour>> {
-    let share = |rank| world.share(rank, rows.len());
+    let numbered: Vec<u32>;
+    let order = if order.is_empty() {
+        numbered = (0..rows.len() as u32).collect();
+        &numbered
+    } else {
+        order
+    };
+    let share = |rank| &order[world.share(rank, rows.len())];
     let outgoing: Vec<Vec<u8>> = match candidates {
         Some(mut lists) => {
             lists.par_iter_mut().for_each(|list| drop_worse(list, k, error));
-            (0..world.size()).map(|rank| indices(&lists[share(rank)])).collect()
+            (0..world.size()).map(|rank| indices(&lists, share(rank))).collect()
         }
         None => vec![Vec::new(); world.size()],
     };
@@ -42,8 +51,14 @@ pub fn of_all(
     outgoing[0] = &own;
     let parts = world.exchange(&outgoing);
     drop(own);
-    let lists = parts.into_iter().filter(|_| world.is_root()).flat_map(|part| read(&part));
-    lists.collect()
+    if !world.is_root() {
+        return Vec::new();
+    }
+    let mut lists = vec![Vec::new(); rows.len()];
+    for (row, list) in order.iter().zip(parts.iter().flat_map(|part| read(part))) {
+        lists[*row as usize] = list;
+    }
+    lists
 }
 
 /// What rank 0 sent here.
@@ -52,10 +67,11 @@ fn from_root(world: &World, outgoing: &[Vec<u8>]) -> Vec<u8> {
     world.exchange(&outgoing).into_iter().next().unwrap_or_default()
 }
 
-/// Each list as its length and its rows.
-fn indices(lists: &[Vec<Candidate>]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(lists.iter().map(|list| 4 + 4 * list.len()).sum());
-    for list in lists {
+/// Each list of these rows as its length and its rows.
+fn indices(lists: &[Vec<Candidate>], these: &[u32]) -> Vec<u8> {
+    let these = || these.iter().map(|row| &lists[*row as usize]);
+    let mut out = Vec::with_capacity(these().map(|list| 4 + 4 * list.len()).sum());
+    for list in these() {
         out.extend((list.len() as u32).to_ne_bytes());
         list.iter().for_each(|candidate| out.extend(candidate.index.to_ne_bytes()));
     }
@@ -67,7 +83,7 @@ fn words(bytes: &[u8]) -> Vec<u32> {
 }
 
 /// Scores the lists that [`indices`] wrote of these rows. Each list as its length, its rows and its scores.
-fn best(rows: &Rows<'_>, these: Range<usize>, words: &[u32], k: usize) -> Vec<u8> {
+fn best(rows: &Rows<'_>, these: &[u32], words: &[u32], k: usize) -> Vec<u8> {
     let mut lists = Vec::with_capacity(these.len());
     let mut rest = words;
     while let Some((length, after)) = rest.split_first() {
@@ -76,13 +92,11 @@ fn best(rows: &Rows<'_>, these: Range<usize>, words: &[u32], k: usize) -> Vec<u8
         rest = after;
     }
     let scored: Vec<Vec<u8>> = these
-        .into_par_iter()
+        .par_iter()
         .zip(lists)
         .map(|(row, list)| {
-            let row = row as u32;
-            let pairs: Vec<_> = list.iter().map(|other| [row.min(*other), row.max(*other)]).collect();
             let mut best = Vec::with_capacity(list.len());
-            exact::score_all(rows, &pairs, |at, score| best.push(Neighbour { index: list[at], score }));
+            exact::score_row(rows, *row, list, |at, score| best.push(Neighbour { index: list[at], score }));
             best.sort_unstable_by(Neighbour::order);
             best.truncate(k);
             let mut out = Vec::with_capacity(4 + 12 * best.len());

@@ -64,7 +64,7 @@ impl<'a> Merge<'a> {
             results.counts[bin as usize].iter_mut().zip(count).for_each(|(c, m)| *c += m);
         }
         results.extents.iter_mut().zip(partial.extents).for_each(|(extent, more)| extent.join(more));
-        let (k, error) = (self.prepared.options.top_k, self.prepared.bound.error);
+        let (k, error) = (self.prepared.options.top_k, self.prepared.filter.near_error());
         for (row, new) in partial.neighbours.by_row() {
             let list = &mut self.candidates[row as usize];
             if list.is_empty() {

@@ -80,10 +80,13 @@ fn brute_force(prepared: &Prepared<'_>) -> Expected {
     Expected { counts, extents, neighbours, edges }
 }
 
-fn run(prepared: &Prepared<'_>) -> Results {
-    let mut kernel = prepared.kernel(&World::solo());
+/// The ranks take the tiles in turns; the first merges them.
+fn run(ranks: &[&Prepared<'_>]) -> Results {
+    let prepared = ranks[0];
+    let mut kernels: Vec<_> = ranks.iter().map(|rank| rank.kernel(&World::solo())).collect();
     let mut merge = Merge::begin(prepared);
     for id in 0..prepared.plan.tiles() {
+        let kernel = &mut kernels[id as usize % ranks.len()];
         let payload = wire::encode(&kernel(&prepared.plan.tile(id)));
         merge.add(wire::decode(&payload, prepared.plan.items(), prepared.bins.len()).expect("a result"));
     }
@@ -100,22 +103,29 @@ fn check(values: &[f32], dims: usize, multiplicity: &Multiplicity, options: &Opt
         Prepared::new(all, &groups, multiplicity, options).unwrap()
     };
     let expected = brute_force(&prepared(Cpu::Portable));
-    let check = |prepared: &Prepared<'_>, how: &str| {
-        let found = run(prepared);
+    let check = |ranks: &[&Prepared<'_>], how: &str| {
+        let found = run(ranks);
         assert_eq!(found.counts, expected.counts, "{how}");
         assert_eq!(found.extents.map(|e| (e.low, e.high)), expected.extents, "{how}");
         assert_eq!(found.neighbours, expected.neighbours, "{how}");
         let edges: Vec<_> = found.edges.iter().map(|e| (e.first, e.second, e.score.to_bits())).collect();
         assert_eq!(edges, expected.edges, "{how}");
     };
-    for cpu in Cpu::all() {
-        check(&prepared(cpu), cpu.name());
+    let all: Vec<_> = Cpu::all().into_iter().map(prepared).collect();
+    for prepared in &all {
+        check(&[prepared], prepared.options.cpu.name());
+    }
+    // A cluster of different CPUs, of which any may merge.
+    let mut ranks: Vec<_> = all.iter().collect();
+    for _ in 0..all.len() {
+        ranks.rotate_left(1);
+        check(&ranks, "each tile by another kernel");
     }
     #[cfg(target_arch = "x86_64")]
     if dims <= 300 && Cpu::all().contains(&Cpu::Avx2) {
         let prepared = prepared(Cpu::Avx2);
         if let Some(filter) = Dense::along_axes(&prepared.rows, &prepared.bins, prepared.bound) {
-            check(&Prepared { filter: Box::new(filter), ..prepared }, "along axes");
+            check(&[&Prepared { filter: Box::new(filter), ..prepared }], "along axes");
         }
     }
 }
@@ -196,14 +206,17 @@ proptest! {
         seed: u64,
         top_k in 1usize..5,
         tile_edge in prop::option::of(60u32..300),
+        wide: bool,
     ) {
         let values = awkward(n, dims, seed);
         let all = Rows::new(&values, dims);
         let groups = Groups::of(&all);
-        let options = Options { top_k, tile_edge, ..Options::default() };
+        let histograms = vec![if wide { Options::study_edges() } else { Options::fine_edges() }];
+        let options = Options { histograms, top_k, tile_edge, ..Options::default() };
         let prepared = Prepared::new(all, &groups, &Multiplicity::default(), options.clone()).unwrap();
-        let floors = floors::floors(&World::solo(), &prepared.rows, top_k, &prepared.bound);
-        prop_assert_eq!(floors.is_empty(), prepared.rows.len() / 64 < 2 * top_k);
+        let near_error = prepared.filter.near_error();
+        let floors = floors::floors(&World::solo(), &prepared.rows, top_k, &prepared.bound, near_error);
+        prop_assert_eq!(floors.of_rows.is_empty(), prepared.rows.len() / floors::PIECES < 2 * top_k);
         check(&values, dims, &Multiplicity::default(), &options);
     }
 }
@@ -220,7 +233,7 @@ fn statistics_weigh_and_close() {
         Options { histograms: vec![edges.clone()], as_published: Some(edges), ..Options::default() };
     let prepared = Prepared::new(all, &groups, &layers, options).unwrap();
     let sums = prepared.pair_sums(&World::solo(), &[0, 1, 2]);
-    let measures = run(&prepared).measures(&prepared, &[0, 1, 2], &sums).unwrap();
+    let measures = run(&[&prepared]).measures(&prepared, &[0, 1, 2], &sums).unwrap();
     let b = f64::from(0.6f32);
     let check = |m: &Measures, items, pairs, equal, counts: [u64; 3], mean: f64| {
         assert_eq!((m.items, m.pairs, m.equal), (items, pairs, equal));

@@ -1,9 +1,9 @@
 //! The second look at pairs that lead and head leave open: their tails, eight pairs at a time.
 
+use super::ahead::Ahead;
 use super::axes::{Axes, Reach};
 use super::cells::Judge;
 use super::pack::{MOST_COLUMNS, MOST_ROWS, PAIRS, Shape, integers};
-use super::prefetch;
 use super::tally::{Masks, Pending, Scores, VECTOR, Verdict};
 use super::turned::{Line, Turned};
 use std::ops::Range;
@@ -53,14 +53,14 @@ impl<'a> Tails<'a> {
     }
 
     /// Goes to a panel, of which there are others up to `end`; gives the bounds of its rows, without tails.
-    pub fn panel(&mut self, columns: Range<u32>, end: u32) -> [f32; MOST_COLUMNS] {
+    pub fn panel(&mut self, columns: Range<u32>, end: u32, ahead: &mut Ahead) -> [f32; MOST_COLUMNS] {
         let turned = &self.turned[1];
         let mut reach = [0.0; MOST_COLUMNS];
         for (c, j) in columns.clone().enumerate() {
             self.columns[c] = turned.tail(j);
             (reach[c], self.columns_whole[c]) = (turned.reach(j).head, turned.reach(j).whole);
         }
-        (columns.end..end.min(columns.end + NR as u32)).for_each(|j| prefetch(turned.tail(j)));
+        (columns.end..end.min(columns.end + NR as u32)).for_each(|j| ahead.list(turned.tail(j)));
         reach
     }
 

@@ -2,9 +2,9 @@
 //!
 //! A micro-tile of 24 x 16 scores is computed six rows at a time: 6 x 16 scores in twelve registers,
 //! which leaves four of the sixteen for the operands. A coordinate costs 12 fused multiply-adds,
-//! 2 loads and 6 broadcasts. Panel `b` (16 x d x 4 bytes, 19 KB for d = 300) stays in the first-level
-//! cache while all rows i of a strip go by; those (6 x 4 bytes a coordinate) come from the second. The
-//! cells of the micro-tile before are counted between the multiplications, by units that wait there.
+//! 2 loads and 6 broadcasts. Panel `b` (16 x d x 4 bytes, 19 KB for d = 300) goes by in chunks that stay in
+//! the first-level cache while all rows of the micro-tile use them; those (6 x 4 bytes a coordinate) come
+//! from the second. The cells of the micro-tile before are counted between the multiplications, by units that wait there.
 //!
 //! Integers go two coordinates to a word of 32 bits: 12 multiplications of pairs and 12 additions take
 //! two coordinates on, with the same loads and broadcasts, and with panels half as large.
@@ -13,6 +13,7 @@
 // in memory.
 #![allow(clippy::needless_range_loop)]
 
+use super::ahead::Ahead;
 use super::cells::{Cells, Judge};
 use super::pack::{PAIRS, Shape};
 use super::tally::{Masks, Pending, Scores, TABLES, Tables, Tally, VECTOR, VECTORS, Verdict};
@@ -24,8 +25,8 @@ const LANES: usize = 8;
 /// Pairs counted at a time; a row of a micro-tile of any shape is a multiple of it.
 pub(super) const BATCH: usize = 4;
 
-/// Words of a panel `b` that stays in a first-level cache of 32 KB.
-const NEAR: usize = (24 << 10) / 4;
+/// Words of a panel `b` that stays in a first-level cache of 32 KB, with another program in it, too.
+const NEAR: usize = (12 << 10) / 4;
 
 type Sums = [[__m256; 2]; ROWS];
 
@@ -77,7 +78,8 @@ pub struct Words {
 }
 
 /// Scores of one micro-tile: panels `a` of 4 x 6 rows against panel `b` of 16 rows, and counts
-/// `pending` on the way. A word is an f32; with `INTEGERS` it is a pair of integers after the lead.
+/// `pending` and asks for what is `ahead` on the way. A word is an f32; with `INTEGERS` it is a pair of
+/// integers after the lead.
 ///
 /// # Safety
 /// The CPU has AVX2 and FMA. `a` holds 24 words a line, `b` as many lines of 16. `pending` is of the strip
@@ -90,6 +92,7 @@ pub unsafe fn scores<const INTEGERS: bool>(
     scores: &mut Scores,
     pending: Option<&Pending>,
     tally: &mut Tally<'_>,
+    ahead: &mut Ahead,
 ) {
     let lines = b.len() / NR;
     debug_assert!(a.len() == lines * Shape::TALL.rows);
@@ -139,6 +142,7 @@ pub unsafe fn scores<const INTEGERS: bool>(
                 }
                 (a, b) = (a.add(ROWS), b.add(NR));
             }
+            ahead.ask();
             let out = scores.0.as_mut_ptr().add(six * ROWS * NR);
             for r in 0..ROWS {
                 for c in 0..2 {

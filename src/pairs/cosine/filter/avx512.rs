@@ -12,6 +12,7 @@
 // in memory.
 #![allow(clippy::needless_range_loop)]
 
+use super::ahead::Ahead;
 use super::avx2::{BATCH, count};
 use super::cells::{Cells, Judge};
 use super::pack::Shape;
@@ -25,7 +26,8 @@ const WIDE: usize = NR / VECTOR;
 
 type Sums = [[__m512; WIDE]; MR];
 
-/// Scores of one micro-tile as [`super::portable::scores`], and counts `pending` on the way.
+/// Scores of one micro-tile as [`super::portable::scores`], and counts `pending` and asks for what is
+/// `ahead` on the way.
 ///
 /// # Safety
 /// The CPU has AVX-512 F. `a` holds `MR * dims` values, `b` holds `NR * dims`. `pending` is of the strip
@@ -38,6 +40,7 @@ pub unsafe fn scores(
     scores: &mut Scores,
     pending: Option<&Pending>,
     tally: &mut Tally<'_>,
+    ahead: &mut Ahead,
 ) {
     let dims = a.len() / MR;
     debug_assert!(b.len() == dims * NR);
@@ -66,6 +69,7 @@ pub unsafe fn scores(
                 step(a, b, &mut sums);
                 (a, b) = (a.add(MR), b.add(NR));
             }
+            ahead.ask();
             let out = scores.0.as_mut_ptr();
             if first == 0 {
                 for r in 0..MR {

@@ -165,7 +165,7 @@ impl Axes {
         // The score itself, and each coordinate of both y.
         let in_f64 = 4.0 * (dims as f64).powf(1.5) * 2f64.powi(-53) * bound.square;
         let error = (off * bound.square + in_f32 + in_f64) * (1.0 + 1e-4);
-        let constant = Bound { chunk: dims, error, largest: reach + error, square: bound.square };
+        let constant = Bound { chunk: dims, error, largest: reach + error, ..*bound };
         let cells = Cells::new(bins, &constant);
         let Judge::Grid { .. } = cells.judge else { return None };
         let slack = ((error + bound.error) as f32).next_up();

@@ -146,7 +146,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn bound(error: f64) -> Bound {
-        Bound { chunk: 1, error, largest: 1.0 + error, square: 1.0 }
+        Bound { chunk: 1, error, one: error, largest: 1.0 + error, square: 1.0 }
     }
 
     fn tenths() -> Vec<f64> {

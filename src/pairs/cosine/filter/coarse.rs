@@ -77,7 +77,7 @@ impl Coarse {
         let (u, reach) = (2f64.powi(-24), length + rest);
         let in_f64 = dims as f64 * 2f64.powi(-53) * bound.square;
         let error = (rest * (length + reach) + (3 + chunks) as f64 * u * reach * reach + in_f64) * slack;
-        let coarse = Bound { chunk: dims, error, largest: bound.square + error, square: bound.square };
+        let coarse = Bound { chunk: dims, error, largest: bound.square + error, ..*bound };
         let cells = Cells::new(bins, &coarse);
         let Judge::Grid { limit, .. } = cells.judge else { return None };
         let slack = ((error + bound.error) as f32).next_up();

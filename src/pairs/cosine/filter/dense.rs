@@ -1,20 +1,21 @@
 //! Every pair scored, as [`super::first`] says.
 
 use super::again::Tails;
+use super::ahead::Ahead;
 use super::axes::LEAD;
 use super::cells::Cells;
-use super::coarse::dot;
+use super::coarse::{Coarse, dot};
 use super::first::First;
 use super::pack::{MOST_COLUMNS, MOST_ROWS, PAIRS, Shape};
+use super::panels::Pool;
 use super::tally::{Masks, Pending, Scores, Tally, VECTOR, VECTORS, Verdict};
 use super::turned::Turned;
-use super::{Ask, Bound, Cpu, Filter, Found, counts_in, prefetch};
+use super::{Ask, Bound, Cpu, Filter, Found, counts_in};
 use crate::pairs::Tile;
 use crate::pairs::cosine::bins::Bins;
 use crate::pairs::cosine::rows::Rows;
 use rayon::prelude::*;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
 
 /// Bytes of rows i that are packed at a time: half of a small second-level cache, where they stay
 /// while all panels of rows j go by.
@@ -47,16 +48,35 @@ pub struct Dense {
     cpu: Cpu,
     bound: Bound,
     cells: Cells,
+    /// For scores of pairs one by one.
+    cells_of_one: Cells,
     first: First,
-    /// Memory for the packed rows j, kept from tile to tile.
-    packed: Mutex<Vec<u32>>,
+    near_error: f64,
+    /// Memory for the packed rows j of a tile ...
+    packed: Pool,
+    /// ... and for the rows i of each thread's strip.
+    strips: Pool,
 }
 
 impl Dense {
-    /// A filter for these rows and bins.
-    pub fn new(cpu: Cpu, rows: &Rows<'_>, bins: &Bins, bound: Bound) -> Self {
-        let first = First::new(cpu, rows, bins, &bound);
-        Self { cpu, bound, cells: Cells::new(bins, &bound), first, packed: Mutex::default() }
+    /// A filter for these rows and bins, and for `lists` of pairs if those are wanted, too.
+    pub fn new(cpu: Cpu, rows: &Rows<'_>, bins: &Bins, bound: Bound, lists: bool) -> Self {
+        // Ranks on other CPUs may list the sums of integers.
+        let coarse = (lists || cpu == Cpu::Avx2Int16).then(|| Coarse::of(rows, bins, &bound)).flatten();
+        let near_error =
+            coarse.as_ref().map_or(bound.error, |coarse| bound.error.max(f64::from(coarse.slack)));
+        let first = First::new(cpu, rows, bins, &bound, coarse);
+        let [cells, cells_of_one] = [bound, bound.of_one()].map(|bound| Cells::new(bins, &bound));
+        Self {
+            cpu,
+            bound,
+            cells,
+            cells_of_one,
+            first,
+            near_error,
+            packed: Pool::default(),
+            strips: Pool::default(),
+        }
     }
 
     /// As [`Dense::new`] with the AVX2 kernel, along axes whether they pay or not; `None` if these
@@ -64,7 +84,7 @@ impl Dense {
     #[cfg(all(test, target_arch = "x86_64"))]
     pub fn along_axes(rows: &Rows<'_>, bins: &Bins, bound: Bound) -> Option<Self> {
         let first = First::axes(super::axes::Axes::of(rows, bins, &bound)?, rows);
-        Some(Self { first, ..Self::new(Cpu::Avx2, rows, bins, bound) })
+        Some(Self { first, ..Self::new(Cpu::Avx2, rows, bins, bound, false) })
     }
 
     /// The cells that the kernel counts in.
@@ -84,8 +104,8 @@ impl Filter for Dense {
         }
         let turned = self.first.turned(&ask.rows, [&tile.rows, &columns]);
         let turned = turned.as_ref();
-        let mut packed = std::mem::take(&mut *self.packed.lock().unwrap_or_else(PoisonError::into_inner));
-        packed.resize(columns.len().div_ceil(nr) * nr * lines, 0);
+        let mut taken = self.packed.take();
+        let packed = taken.words(columns.len().div_ceil(nr) * nr * lines);
         let panels = columns.len().div_ceil(nr).div_ceil(EACH * threads).min(PANELS * MOST_COLUMNS / nr);
         packed.par_chunks_mut(panels * nr * lines).enumerate().for_each(|(c, chunk)| {
             let first = columns.start + (c * panels * nr) as u32;
@@ -96,17 +116,28 @@ impl Filter for Dense {
         let parts: Vec<Found> = strips
             .into_par_iter()
             .map_init(
-                || vec![0u32; longest * lines],
-                |packed_rows, rows| {
+                || self.strips.take(),
+                |taken, rows| {
+                    let packed_rows = taken.words(longest * lines);
                     self.first.pack(&ask.rows, turned.map(|t| &t[0]), rows.clone(), together, packed_rows);
                     let mut strip = Strip::new(self, ask, turned, rows, columns.clone());
-                    strip.run(packed_rows, &packed);
+                    strip.run(packed_rows, packed);
                     strip.finish()
                 },
             )
             .collect();
         parts.iter().for_each(|part| found.merge(part));
-        *self.packed.lock().unwrap_or_else(PoisonError::into_inner) = packed;
+    }
+
+    fn near_error(&self) -> f64 {
+        self.near_error
+    }
+
+    fn own_near_error(&self) -> f64 {
+        match self.first {
+            First::Integers(_) => self.near_error,
+            First::All | First::Axes(..) => self.bound.error,
+        }
     }
 
     fn describe(&self) -> String {
@@ -118,7 +149,7 @@ impl Filter for Dense {
     }
 
     fn rest(&mut self) {
-        self.packed = Mutex::default();
+        (self.packed, self.strips) = (Pool::default(), Pool::default());
         self.first.rest();
     }
 }
@@ -139,11 +170,14 @@ struct Strip<'a> {
     masks: Masks,
     tally: Tally<'a>,
     open: Vec<Open>,
+    ahead: Ahead,
     /// From where on scores of the rows i may be among their best, for whole micro-tiles; empty if those
     /// are not asked for.
     rows_from: Vec<[f32; MOST_ROWS]>,
     /// Rows j of the panel that have been asked for.
     asked: u64,
+    /// From where on, and down, the kernel's scores may be the highest and the least.
+    extreme: [f32; 2],
     found: Found,
 }
 
@@ -199,8 +233,10 @@ impl<'a> Strip<'a> {
             masks: Masks::default(),
             tally: Tally::new(cells, ask.weights, rows, shape.rows, columns),
             open: Vec::new(),
+            ahead: Ahead::default(),
             rows_from: Vec::new(),
             asked: 0,
+            extreme: [f32::NEG_INFINITY, f32::INFINITY],
             found: Found::new(ask.bins),
         }
     }
@@ -209,7 +245,10 @@ impl<'a> Strip<'a> {
         let (lines, Shape { rows: mr, columns: nr, .. }) =
             (self.filter.first.lines(self.ask.rows.dims()), self.shape);
         let rows = self.rows.clone();
+        let share = (nr * lines).div_ceil((packed_rows.len() / (mr * lines)).max(1));
         for (p, panel) in packed.chunks_exact(nr * lines).enumerate() {
+            let next = packed.get((p + 1) * nr * lines..(p + 2) * nr * lines).unwrap_or_default();
+            let mut shares = next.chunks(share);
             let j = self.columns.start + (p * nr) as u32;
             self.asked = 0;
             let (ask, first) = (self.ask, &self.filter.first);
@@ -217,24 +256,25 @@ impl<'a> Strip<'a> {
                 self.rows_from.clear();
                 self.rows_from.extend(rows.clone().step_by(mr).map(|i| {
                     std::array::from_fn(|r| match i + r as u32 {
-                        i if r < mr && i < rows.end => first.from(best.from(i)),
+                        i if r < mr && i < rows.end => first.listed(best.from(i)),
                         _ => f32::INFINITY,
                     })
                 }));
             }
             let last = (j + nr as u32).min(self.columns.end) - 1;
             // Old limits ask for more than new ones.
-            let all_from = first.from(ask.extremes.high_from().min(self.listed_from()));
-            let below = first.below(ask.extremes.low_from());
+            self.extreme = [first.from(ask.extremes.high_from()), first.below(ask.extremes.low_from())];
+            let [high, below] = self.extreme;
+            let all_from = high.min(first.listed(self.listed_from()));
             let (from, reach) = ([all_from; MOST_COLUMNS], [0.0; MOST_COLUMNS]);
             let mut column = Columns { all_from, below, from, reach };
             if let Some(best) = ask.best {
                 (j..=last)
                     .zip(&mut column.from)
-                    .for_each(|(j, from)| *from = from.min(first.from(best.from(j))));
+                    .for_each(|(j, from)| *from = from.min(first.listed(best.from(j))));
             }
             if let Some(tails) = &mut self.tails {
-                column.reach = tails.panel(j..last + 1, self.columns.end);
+                column.reach = tails.panel(j..last + 1, self.columns.end, &mut self.ahead);
             }
             self.tally.panel(j..last + 1);
             for (q, panel_rows) in packed_rows.chunks_exact(mr * lines).enumerate() {
@@ -242,6 +282,8 @@ impl<'a> Strip<'a> {
                 if i >= rows.end || i >= last {
                     break; // no pair i < j from here on
                 }
+                // The next panel comes from far; it is on its way meanwhile.
+                self.ahead.list(shares.next().unwrap_or_default());
                 let whole = i + mr as u32 <= rows.end && i + mr as u32 <= j && last + 1 == j + nr as u32;
                 let valid = (!whole).then(|| valid(self.shape, i..rows.end, j..last + 1));
                 self.micro_tile(q, [i, j], panel_rows, panel, valid.as_ref(), &column);
@@ -281,7 +323,7 @@ impl<'a> Strip<'a> {
             (Cpu::Avx512, _) => unsafe {
                 use super::avx512::{judge, scores as scores_of};
                 let (a, b) = (bytemuck::cast_slice(a), bytemuck::cast_slice(b));
-                scores_of(a, b, bound.chunk, scores, before, tally);
+                scores_of(a, b, bound.chunk, scores, before, tally, &mut self.ahead);
                 judge(scores, cells, &verdict, now, masks)
             },
             // SAFETY: as above; integers are such that their sums fit.
@@ -296,7 +338,7 @@ impl<'a> Strip<'a> {
                     }
                 };
                 let scores_of = if first.is_f32() { scores_of::<false> } else { scores_of::<true> };
-                scores_of(a, b, words, scores, before, tally);
+                scores_of(a, b, words, scores, before, tally, &mut self.ahead);
                 match first {
                     First::Axes(..) => judge::<true>(scores, cells, &verdict, now, masks),
                     _ => judge::<false>(scores, cells, &verdict, now, masks),
@@ -326,54 +368,70 @@ impl<'a> Strip<'a> {
         }
     }
 
-    /// A score in f32 from here on may be one in f64 that is listed.
+    /// A score from here on may be one in f64 that is listed.
     fn listed_from(&self) -> f32 {
-        let from = |min| ((min - self.filter.bound.error) as f32).next_down();
+        let from = |min| ((min - self.filter.near_error) as f32).next_down();
         self.ask.min.map_or(f32::INFINITY, from)
     }
 
     /// Collects the pairs that the masks point at.
     fn attend(&mut self, at: [u32; 2]) {
         let nr = self.shape.columns;
-        if self.open.len() >= OPEN || self.filter.first.is_f32() {
+        if self.open.len() >= OPEN {
             self.settle_open();
         }
-        let far = !self.filter.first.is_f32();
         let mut places = [0; PAIRS];
         let count = self.masks.places(&mut places);
         for p in places[..count].iter().map(|p| usize::from(*p)) {
             let (v, lane) = (p / VECTOR, p % VECTOR);
             let [i, j] = [at[0] + (p / nr) as u32, at[1] + (p % nr) as u32];
-            if far {
-                prefetch(self.ask.rows.row(i as usize));
-                let column = 1 << (p % nr);
-                if self.asked & column == 0 {
-                    self.asked |= column;
-                    prefetch(self.ask.rows.row(j as usize));
-                }
-            }
-            self.open.push(Open {
+            let open = Open {
                 pair: [i, j],
                 score: self.scores.0[p],
                 doubt: self.masks.doubt[v] >> lane & 1 != 0,
                 wanted: self.masks.wanted[v] >> lane & 1 != 0,
-            });
+            };
+            if self.is_summed(&open) {
+                self.ahead.list(self.ask.rows.row(i as usize));
+                let column = 1 << (p % nr);
+                if self.asked & column == 0 {
+                    self.asked |= column;
+                    self.ahead.list(self.ask.rows.row(j as usize));
+                }
+            }
+            self.open.push(open);
         }
     }
 
-    /// Takes open pairs a step further: from integers to f32, and hands over those that f32 cannot
-    /// settle. Their rows come from far, so this happens some micro-tiles after they were found.
+    /// True if the kernel's score does not do for what is asked of this pair: it is summed in f32.
+    fn is_summed(&self, open: &Open) -> bool {
+        open.doubt
+            || match self.filter.first {
+                First::All => false,
+                // In the lists it does, but not among the extremes.
+                First::Integers(_) => open.score >= self.extreme[0] || open.score <= self.extreme[1],
+                First::Axes(..) => true,
+            }
+    }
+
+    /// Takes open pairs a step further: to f32 one by one where that is needed, and hands over those that f32
+    /// cannot settle. Their rows come from far, so this happens some micro-tiles after they were found.
     fn settle_open(&mut self) {
         let (ask, filter) = (self.ask, self.filter);
         let listed_from = self.listed_from();
-        for Open { pair: [i, j], mut score, mut doubt, wanted } in self.open.drain(..) {
-            if !filter.first.is_f32() {
+        // They may be old; then they ask for more.
+        let [high, low] = [ask.extremes.high_from(), ask.extremes.low_from()];
+        let mut open = std::mem::take(&mut self.open);
+        for open in open.drain(..) {
+            let summed = self.is_summed(&open);
+            let Open { pair: [i, j], mut score, mut doubt, wanted } = open;
+            if summed {
                 score = dot(ask.rows.row(i as usize), ask.rows.row(j as usize));
-                if doubt && let Some(cell) = filter.cells.cell(score) {
-                    doubt = false;
-                    let bin = usize::from(filter.cells.bins[usize::from(cell)]);
-                    self.found.count(ask, bin, [i, j]);
-                }
+            }
+            if doubt && let Some(cell) = filter.cells_of_one.cell(score) {
+                doubt = false;
+                let bin = usize::from(filter.cells_of_one.bins[usize::from(cell)]);
+                self.found.count(ask, bin, [i, j]);
             }
             if doubt {
                 self.found.doubtful.push([i, j]);
@@ -381,13 +439,19 @@ impl<'a> Strip<'a> {
             if !wanted {
                 continue;
             }
-            if ask.extremes.meets(score, counts_in(ask.weights, [i, j])) && !doubt {
+            let in_f32 = summed || filter.first.is_f32();
+            if in_f32
+                && (score >= high || score <= low)
+                && ask.extremes.meets(score, counts_in(ask.weights, [i, j]))
+                && !doubt
+            {
                 self.found.extreme.push([i, j]);
             }
             if score >= listed_from || ask.best.is_some_and(|b| score >= b.from(i) || score >= b.from(j)) {
                 self.found.near.push((i, j, score));
             }
         }
+        self.open = open;
         self.found.settle_some(ask);
     }
 

@@ -26,12 +26,11 @@ pub enum First {
 }
 
 impl First {
-    /// What should cost least for these rows.
-    pub fn new(cpu: Cpu, rows: &Rows<'_>, bins: &Bins, bound: &Bound) -> Self {
+    /// What should cost least for these rows; `coarse` is how they become integers, if that pays.
+    pub fn new(cpu: Cpu, rows: &Rows<'_>, bins: &Bins, bound: &Bound, coarse: Option<Coarse>) -> Self {
         if cpu != Cpu::Avx2Int16 {
             return Self::All;
         }
-        let coarse = Coarse::of(rows, bins, bound);
         let price = dense_price(rows.dims(), coarse.as_ref().map(Coarse::open));
         let many = rows.len() >= FEWEST_ROWS.max(ROWS_FOR_EACH * rows.dims());
         let axes = many.then(|| Axes::of(rows, bins, bound)).flatten();
@@ -75,6 +74,15 @@ impl First {
     /// A score of the kernel from here on may be one in f32 from `from` on.
     pub fn from(&self, from: f32) -> f32 {
         self.slack().map_or(from, |slack| (from - slack).next_down())
+    }
+
+    /// A score of the kernel from here on may be one that is listed from `from` on. Sums of all integers are
+    /// listed as they are; the pairs of axes that are wanted are summed once more in f32.
+    pub fn listed(&self, from: f32) -> f32 {
+        match self {
+            Self::All | Self::Integers(_) => from,
+            Self::Axes(..) => self.from(from),
+        }
     }
 
     /// A score of the kernel down from here may be one in f32 down from `below`.

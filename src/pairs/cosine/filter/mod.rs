@@ -13,6 +13,7 @@
 //! its instructions: `portable` is the definition.
 
 mod again;
+mod ahead;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -24,10 +25,14 @@ mod coarse;
 mod dense;
 mod first;
 pub mod pack;
+mod panels;
 mod portable;
 pub mod tally;
+#[cfg(target_arch = "x86_64")]
+pub mod transpose;
 mod turned;
 
+pub use ahead::{Ahead, prefetch};
 pub use bound::Bound;
 pub use dense::Dense;
 pub use tally::{Classes, Weights};
@@ -120,6 +125,8 @@ pub struct Ask<'a> {
     pub min: Option<f64>,
     /// Keep the best neighbours of each row.
     pub best: Option<&'a Best>,
+    /// [`Filter::near_error`].
+    pub near_error: f64,
     /// The least and the highest score so far.
     pub extremes: &'a Extremes,
 }
@@ -128,6 +135,13 @@ pub struct Ask<'a> {
 pub trait Filter: Sync {
     /// Adds what it finds in this tile to `found`, in any order; may settle pairs on the way.
     fn tile(&self, tile: &Tile, ask: &Ask<'_>, found: &mut Found);
+
+    /// Largest difference of a score in [`Found::near`] from the one in f64, whichever filter for these rows
+    /// it is that another rank has.
+    fn near_error(&self) -> f64;
+
+    /// The same for this filter alone; at most that.
+    fn own_near_error(&self) -> f64;
 
     /// What it does first, for people.
     fn describe(&self) -> String;
@@ -171,7 +185,7 @@ pub struct Found {
     pub doubtful: Vec<[u32; 2]>,
     /// Pairs that may be the least or the most alike, besides those in doubt.
     pub extreme: Vec<[u32; 2]>,
-    /// Pairs that may be neighbours or over the threshold, with their score in f32.
+    /// Pairs that may be neighbours or over the threshold, with the filter's score.
     pub near: Vec<(u32, u32, f32)>,
     /// Pairs scored in f64.
     pub rechecked: u64,
@@ -220,7 +234,7 @@ impl Found {
             best.add(&ask.rows, near);
         }
         if let Some(min) = ask.min {
-            let reach = min - ask.extremes.error;
+            let reach = min - ask.near_error;
             let over: Vec<_> = near.iter().filter(|n| f64::from(n.2) >= reach).map(|n| [n.0, n.1]).collect();
             *rechecked += over.len() as u64;
             exact::score_all(&ask.rows, &over, |at, score| {
@@ -246,19 +260,6 @@ impl Found {
         self.edges.extend_from_slice(&other.edges);
         self.rechecked += other.rechecked;
     }
-}
-
-/// Asks for a row to be brought to the second-level cache.
-#[inline]
-pub fn prefetch<T>(row: &[T]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in row.chunks((64 / size_of::<T>()).max(1)) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a hint about memory that is there.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = row;
 }
 
 #[inline]

@@ -33,10 +33,8 @@ impl Shape {
 /// Packs rows into panels of `width`: `panel[k * width + r]` is coordinate k of the panel's row r.
 /// Missing rows of the last panel are zeros. `into` is `len.div_ceil(width) * width * dims` long.
 pub fn pack(rows: &Rows<'_>, range: Range<u32>, width: usize, into: &mut [f32]) {
-    for_each_group(range, width, rows.dims(), into, |group| {
-        let rows: [&[f32]; GROUP] = std::array::from_fn(|r| group.row(r).map_or(&[][..], |i| rows.row(i)));
-        group.lay(&rows);
-    });
+    let words = |i| bytemuck::cast_slice(rows.row(i as usize));
+    pack_words(words, range, width, rows.dims(), bytemuck::cast_slice_mut(into));
 }
 
 /// As [`pack`], with the words that `row` gives, `lines` for each.
@@ -73,8 +71,8 @@ pub fn pack_integers(rows: &Rows<'_>, range: Range<u32>, width: usize, scale: f3
 const GROUP: usize = 8;
 
 /// Neighbouring rows of a panel.
-struct Group<'a, T> {
-    panel: &'a mut [T],
+struct Group<'a> {
+    panel: &'a mut [u32],
     width: usize,
     /// Place of the first of them in the panel ...
     at: usize,
@@ -84,12 +82,12 @@ struct Group<'a, T> {
     rows: Range<usize>,
 }
 
-fn for_each_group<T: Copy + Default>(
+fn for_each_group(
     range: Range<u32>,
     width: usize,
     lines: usize,
-    into: &mut [T],
-    mut visit: impl FnMut(Group<'_, T>),
+    into: &mut [u32],
+    mut visit: impl FnMut(Group<'_>),
 ) {
     for (p, panel) in into.chunks_exact_mut(width * lines).enumerate() {
         for at in (0..width).step_by(GROUP) {
@@ -101,36 +99,55 @@ fn for_each_group<T: Copy + Default>(
     }
 }
 
-impl<T: Copy + Default> Group<'_, T> {
+impl Group<'_> {
     fn row(&self, r: usize) -> Option<usize> {
         (r < self.rows.len()).then(|| self.rows.start + r)
     }
 
     /// Writes the rows, and zeros for those that do not exist.
-    fn lay(self, rows: &[&[T]; GROUP]) {
-        match self.rows.len() {
-            8 => self.interleave::<8>(rows),
-            6 if self.wide == 6 => self.interleave::<6>(rows),
-            present => {
-                for line in self.panel.chunks_exact_mut(self.width) {
-                    line[self.at..self.at + self.wide].fill(T::default());
-                }
-                for (r, row) in rows.iter().enumerate().take(present) {
-                    for (line, v) in self.panel.chunks_exact_mut(self.width).zip(*row) {
-                        line[self.at + r] = *v;
-                    }
-                }
-            }
+    fn lay(self, rows: &[&[u32]; GROUP]) {
+        let Self { panel, width, at, wide, rows: present } = self;
+        let mut done = 0;
+        #[cfg(target_arch = "x86_64")]
+        if Cpu::best().has_avx2() && present.len() == wide && matches!((wide, width), (6, 6) | (GROUP, _)) {
+            let lines = panel.len() / width;
+            assert!(at + wide <= width && rows[..wide].iter().all(|row| row.len() >= lines));
+            // SAFETY: `has_avx2` says so; rows and panel are as long as asserted.
+            done = unsafe { interleave_avx2(panel, width, at, &rows[..wide]) };
+        }
+        for (k, line) in panel.chunks_exact_mut(width).enumerate().skip(done) {
+            let line = &mut line[at..at + wide];
+            line[present.len()..].fill(0);
+            line.iter_mut().zip(&rows[..present.len()]).for_each(|(word, row)| *word = row[k]);
         }
     }
+}
 
-    fn interleave<const N: usize>(self, rows: &[&[T]; GROUP]) {
-        for (k, line) in self.panel.chunks_exact_mut(self.width).enumerate() {
-            for (r, row) in rows[..N].iter().enumerate() {
-                line[self.at + r] = row[k];
-            }
+/// Writes six rows, which are all that a panel is wide, or eight into panels that are no less wide: lines in
+/// blocks of eight as far as those lie in the panel. Gives the number of lines that are written.
+///
+/// # Safety
+/// The CPU has AVX2. Rows have as many words as the panel has lines; `at + rows.len() <= width`.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn interleave_avx2(panel: &mut [u32], width: usize, at: usize, rows: &[&[u32]]) -> usize {
+    use super::transpose::transposed;
+    use std::arch::x86_64::*;
+    let mut done = 0;
+    // Of six rows the last two of a store are the next line's first, which come after it.
+    while (done + GROUP - 1) * width + at + GROUP <= panel.len() && done + GROUP <= panel.len() / width {
+        let mut r = [_mm256_setzero_ps(); GROUP];
+        for (r, row) in r.iter_mut().zip(rows) {
+            // SAFETY: done + 8 <= lines.
+            *r = unsafe { _mm256_loadu_ps(row.as_ptr().add(done).cast()) };
         }
+        for (l, line) in transposed(r).into_iter().enumerate() {
+            // SAFETY: the eight words of the block's last line end within the panel.
+            unsafe { _mm256_storeu_ps(panel.as_mut_ptr().add((done + l) * width + at).cast(), line) };
+        }
+        done += GROUP;
     }
+    done
 }
 
 /// 1.5 * 2^23: from 2^23 to 2^24 an f32 steps by one.
@@ -189,10 +206,10 @@ mod tests {
 
     #[test]
     fn every_value_has_its_place() {
-        let (n, d) = (53, 5);
-        let values: Vec<f32> = (0..n * d).map(|v| v as f32 + 1.0).collect();
-        let rows = Rows::new(&values, d);
-        for width in [6, 8, 16, 48] {
+        let n = 53;
+        for (d, width) in [5, 8, 21, 40].into_iter().flat_map(|d| [6, 8, 16, 48].map(|width| (d, width))) {
+            let values: Vec<f32> = (0..n * d).map(|v| v as f32 + 1.0).collect();
+            let rows = Rows::new(&values, d);
             let range = 3u32..52;
             let panels = range.len().div_ceil(width);
             let mut packed = vec![f32::NAN; panels * width * d];
@@ -201,7 +218,7 @@ mod tests {
                 let (panel, k, r) = (at / (width * d), at % (width * d) / width, at % width);
                 let i = range.start as usize + panel * width + r;
                 let expected = if i < range.end as usize { rows.row(i)[k] } else { 0.0 };
-                assert_eq!(*v, expected, "width {width}, panel {panel}, coordinate {k}, row {r}");
+                assert_eq!(*v, expected, "width {width}, panel {panel}, coordinate {k} of {d}, row {r}");
             }
         }
     }
