@@ -200,7 +200,9 @@ def bench_cosine():
     runs, beside, ceilings = {kind: [] for kind in kinds}, {kind: [] for kind in kinds}, [ceiling()]
     for _ in range(TURNS):
         for kind, options in kinds.items():
-            runs[kind].append(ranks("--threads", "1", "cosine", path, "-o", fresh("cosine"), *options))
+            runs[kind].append(
+                ranks("--threads", "1", "cosine", path, "-o", fresh("cosine"), *options, watched=False)
+            )
             ceilings.append(ceiling())
             around = statistics.mean(whole for _, whole in ceilings[-2:])
             beside[kind].append(rate_of(runs[kind][-1]) / around)
@@ -208,8 +210,8 @@ def bench_cosine():
     rate, fine_rate, _ = (max(map(rate_of, runs[kind])) for kind in kinds)
     ours, fine, _ = (median(runs[kind], "seconds") for kind in kinds)
     best, _, all_wanted = (min(run["seconds"] for run in runs[kind]) for kind in kinds)
-    numpy = run_peer("cosine-numpy", path)
-    study = run_peer("cosine-study", path, STUDY_ROWS)
+    numpy = run_peer("cosine-numpy", path, watched=False)
+    study = run_peer("cosine-study", path, STUDY_ROWS, watched=False)
     scaled = study["seconds"] * (COSINE_ROWS / STUDY_ROWS) ** 2
     name = f"cosine, {COSINE_ROWS} vectors of 300, 15 bins"
     return [
@@ -235,7 +237,7 @@ def ceiling_program():
 def ceiling():
     """GFLOP/s of f32 multiply-adds in registers, on as many cores as there are ranks: in the best stretch, and
     over all."""
-    best, whole = map(float, measured([ceiling_program(), str(RANKS)])["output"].split())
+    best, whole = map(float, measured([ceiling_program(), str(RANKS)], watched=False)["output"].split())
     return best, whole
 
 
@@ -300,7 +302,9 @@ def document_pairs(vectors):
     """All pairs of the dev corpus's layer documents by the vectors that were just made: real vectors,
     whose principal axes the filter can use. Their useful rate counts every pair at its full 2d operations."""
     before, _ = ceiling()
-    tenths, whole = (ranks("--threads", "1", "cosine", vectors, "-o", fresh("documents"), *o) for o in ([TENTHS], []))
+    tenths, whole = (
+        ranks("--threads", "1", "cosine", vectors, "-o", fresh("documents"), *o, watched=False) for o in ([TENTHS], [])
+    )
     most = max(before, ceiling()[0])
     rate = rate_of(tenths)
     name = "all pairs of its layer documents, weighted"

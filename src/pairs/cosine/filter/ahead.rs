@@ -40,7 +40,7 @@ impl Ahead {
         self.end += lines;
     }
 
-    /// Asks for the next [`SOME`] cache lines to be brought to the second-level cache.
+    /// Asks for the next few cache lines to be brought to the second-level cache.
     #[inline(always)]
     pub fn ask(&mut self) {
         let some = self.next..self.end.min(self.next + SOME);
