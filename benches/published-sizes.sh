@@ -34,9 +34,9 @@ for rows in dict.fromkeys(map(int, sys.argv[1:])):
     x.flush()
     del x
     shutil.rmtree(results, ignore_errors=True)
-    before = ceiling()
+    before, _ = ceiling()
     run = ranks("--threads", "1", "cosine", path, "-o", results)
-    most = max(before, ceiling())
+    most = max(before, ceiling()[0])
     rate, tiles = rate_of(run), re.search(r"tiles: ([\d.]+) s", run["output"])
     print(
         f"{rows} x 300: {run['seconds']:.1f} s in all, tiles {tiles[1] if tiles else '?'} s, {rate:.1f} useful GFLOP/s, "
