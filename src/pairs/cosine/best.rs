@@ -185,8 +185,8 @@ impl Best {
         scored
     }
 
-    /// What was added to the lists of these rows since the last call and is still there, with scores
-    /// in f32.
+    /// What was added to the lists of these rows since the last call and is still there, with the filter's
+    /// scores.
     pub fn take_new(&self, rows: &Rows<'_>, range: Range<u32>) -> Candidates {
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         let Lists { length, entries } = &mut *lists;

@@ -202,6 +202,8 @@ struct Open {
     score: f32,
     doubt: bool,
     wanted: bool,
+    /// The kernel's score does not do for what is asked: it is summed in f32.
+    summed: bool,
 }
 
 impl<'a> Strip<'a> {
@@ -385,13 +387,17 @@ impl<'a> Strip<'a> {
         for p in places[..count].iter().map(|p| usize::from(*p)) {
             let (v, lane) = (p / VECTOR, p % VECTOR);
             let [i, j] = [at[0] + (p / nr) as u32, at[1] + (p % nr) as u32];
-            let open = Open {
-                pair: [i, j],
-                score: self.scores.0[p],
-                doubt: self.masks.doubt[v] >> lane & 1 != 0,
-                wanted: self.masks.wanted[v] >> lane & 1 != 0,
-            };
-            if self.is_summed(&open) {
+            let score = self.scores.0[p];
+            let doubt = self.masks.doubt[v] >> lane & 1 != 0;
+            let wanted = self.masks.wanted[v] >> lane & 1 != 0;
+            let summed = doubt
+                || match self.filter.first {
+                    First::All => false,
+                    // In the lists the kernel's score does, but not among the extremes.
+                    First::Integers(_) => score >= self.extreme[0] || score <= self.extreme[1],
+                    First::Axes(..) => true,
+                };
+            if summed {
                 self.ahead.list(self.ask.rows.row(i as usize));
                 let column = 1 << (p % nr);
                 if self.asked & column == 0 {
@@ -399,19 +405,8 @@ impl<'a> Strip<'a> {
                     self.ahead.list(self.ask.rows.row(j as usize));
                 }
             }
-            self.open.push(open);
+            self.open.push(Open { pair: [i, j], score, doubt, wanted, summed });
         }
-    }
-
-    /// True if the kernel's score does not do for what is asked of this pair: it is summed in f32.
-    fn is_summed(&self, open: &Open) -> bool {
-        open.doubt
-            || match self.filter.first {
-                First::All => false,
-                // In the lists it does, but not among the extremes.
-                First::Integers(_) => open.score >= self.extreme[0] || open.score <= self.extreme[1],
-                First::Axes(..) => true,
-            }
     }
 
     /// Takes open pairs a step further: to f32 one by one where that is needed, and hands over those that f32
@@ -421,10 +416,7 @@ impl<'a> Strip<'a> {
         let listed_from = self.listed_from();
         // They may be old; then they ask for more.
         let [high, low] = [ask.extremes.high_from(), ask.extremes.low_from()];
-        let mut open = std::mem::take(&mut self.open);
-        for open in open.drain(..) {
-            let summed = self.is_summed(&open);
-            let Open { pair: [i, j], mut score, mut doubt, wanted } = open;
+        for Open { pair: [i, j], mut score, mut doubt, wanted, summed } in self.open.drain(..) {
             if summed {
                 score = dot(ask.rows.row(i as usize), ask.rows.row(j as usize));
             }
@@ -451,7 +443,6 @@ impl<'a> Strip<'a> {
                 self.found.near.push((i, j, score));
             }
         }
-        self.open = open;
         self.found.settle_some(ask);
     }
 

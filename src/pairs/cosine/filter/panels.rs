@@ -1,59 +1,41 @@
 //! Memory for packed rows, kept from tile to tile.
 
-use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
-
-/// Words on cache lines, so that a vector of a panel never lies across two.
-#[derive(Default)]
-pub struct Panels(Vec<CacheLine>);
 
 #[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 struct CacheLine([u32; 16]);
 
-impl Panels {
-    /// So many words; in them is what was, or zeros.
-    pub fn words(&mut self, count: usize) -> &mut [u32] {
-        self.0.resize(count.div_ceil(16), CacheLine::default());
-        &mut bytemuck::cast_slice_mut(&mut self.0)[..count]
-    }
-}
-
-/// Panels that nobody uses at the moment.
+/// Memory that nobody uses at the moment.
 #[derive(Default)]
-pub struct Pool(Mutex<Vec<Panels>>);
+pub struct Pool(Mutex<Vec<Vec<CacheLine>>>);
 
 impl Pool {
-    /// Some panels; they come back when they are dropped.
-    pub fn take(&self) -> Taken<'_> {
-        let panels = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Taken { panels: panels.unwrap_or_default(), pool: self }
+    /// Some of it; it comes back when it is dropped.
+    pub fn take(&self) -> Panels<'_> {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Panels { lines: lines.unwrap_or_default(), pool: self }
     }
 }
 
-/// Panels of a [`Pool`].
-pub struct Taken<'p> {
-    panels: Panels,
+/// Words on cache lines, so that a vector of a panel never lies across two; of a [`Pool`].
+pub struct Panels<'p> {
+    lines: Vec<CacheLine>,
     pool: &'p Pool,
 }
 
-impl Deref for Taken<'_> {
-    type Target = Panels;
-    fn deref(&self) -> &Panels {
-        &self.panels
+impl Panels<'_> {
+    /// So many words; in them is what was, or zeros.
+    pub fn words(&mut self, count: usize) -> &mut [u32] {
+        self.lines.resize(count.div_ceil(16), CacheLine::default());
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..count]
     }
 }
 
-impl DerefMut for Taken<'_> {
-    fn deref_mut(&mut self) -> &mut Panels {
-        &mut self.panels
-    }
-}
-
-impl Drop for Taken<'_> {
+impl Drop for Panels<'_> {
     fn drop(&mut self) {
-        let panels = std::mem::take(&mut self.panels);
-        self.pool.0.lock().unwrap_or_else(PoisonError::into_inner).push(panels);
+        let lines = std::mem::take(&mut self.lines);
+        self.pool.0.lock().unwrap_or_else(PoisonError::into_inner).push(lines);
     }
 }
 
