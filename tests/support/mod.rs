@@ -34,7 +34,16 @@ pub fn stratigraph(threads: usize) -> Command {
 /// The binary under test on so many ranks.
 pub fn ranks(ranks: usize, threads: usize) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["120", "mpirun", "--oversubscribe", "--bind-to", "none", "-n", &ranks.to_string()]);
+    command.args([
+        "--kill-after=10",
+        "120",
+        "mpirun",
+        "--oversubscribe",
+        "--bind-to",
+        "none",
+        "-n",
+        &ranks.to_string(),
+    ]);
     command.args([env!("CARGO_BIN_EXE_stratigraph"), "--threads", &threads.to_string()]);
     command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
     command.env_remove("STRATIGRAPH_THREADS");
