@@ -50,7 +50,8 @@ pub struct Neighbour {
 }
 
 /// A pair that may be among the best of its row.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
 pub struct Candidate {
     /// The other row.
     pub index: u32,

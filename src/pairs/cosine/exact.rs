@@ -85,6 +85,14 @@ unsafe fn many_avx2(x: &[f64], y: &[&[f32]; MANY], ahead: &mut Ahead) -> [f64; M
     use super::filter::transpose::transposed;
     use std::arch::x86_64::*;
     let mut sums = [[_mm256_setzero_pd(); 2]; MANY / 8];
+    let add = |sums: &mut [__m256d; 2], x: f64, column: __m256| {
+        let x = _mm256_set1_pd(x);
+        let halves = [_mm256_castps256_ps128(column), _mm256_extractf128_ps::<1>(column)];
+        for (sum, half) in sums.iter_mut().zip(halves) {
+            // The product is exact, so fused or not makes no difference.
+            *sum = _mm256_fmadd_pd(x, _mm256_cvtps_pd(half), *sum);
+        }
+    };
     let whole = x.len() / 8 * 8;
     for k in (0..whole).step_by(8) {
         for (sums, y) in sums.iter_mut().zip(y.as_chunks::<8>().0) {
@@ -95,12 +103,21 @@ unsafe fn many_avx2(x: &[f64], y: &[&[f32]; MANY], ahead: &mut Ahead) -> [f64; M
                 *column = unsafe { _mm256_loadu_ps(y.as_ptr().add(k)) };
             }
             for (x, column) in x[k..k + 8].iter().zip(transposed(columns)) {
-                let x = _mm256_set1_pd(*x);
-                let halves = [_mm256_castps256_ps128(column), _mm256_extractf128_ps::<1>(column)];
-                for (sum, half) in sums.iter_mut().zip(halves) {
-                    // The product is exact, so fused or not makes no difference.
-                    *sum = _mm256_fmadd_pd(x, _mm256_cvtps_pd(half), *sum);
-                }
+                add(sums, *x, column);
+            }
+        }
+    }
+    if whole < x.len() {
+        for (sums, y) in sums.iter_mut().zip(y.as_chunks::<8>().0) {
+            let mut columns = [_mm256_setzero_ps(); 8];
+            for (column, y) in columns.iter_mut().zip(y) {
+                let mut last = [0.0; 8];
+                last[..x.len() - whole].copy_from_slice(&y[whole..x.len()]);
+                // SAFETY: eight values.
+                *column = unsafe { _mm256_loadu_ps(last.as_ptr()) };
+            }
+            for (x, column) in x[whole..].iter().zip(transposed(columns)) {
+                add(sums, *x, column);
             }
         }
     }
@@ -108,9 +125,6 @@ unsafe fn many_avx2(x: &[f64], y: &[&[f32]; MANY], ahead: &mut Ahead) -> [f64; M
     for (scores, sum) in scores.as_chunks_mut::<4>().0.iter_mut().zip(sums.as_flattened()) {
         // SAFETY: four values.
         unsafe { _mm256_storeu_pd(scores.as_mut_ptr(), *sum) };
-    }
-    for (score, y) in scores.iter_mut().zip(y) {
-        x[whole..].iter().zip(&y[whole..]).for_each(|(x, y)| *score += x * f64::from(*y));
     }
     scores
 }

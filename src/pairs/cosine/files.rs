@@ -3,7 +3,6 @@
 use super::Prepared;
 use super::results::Results;
 use crate::h5::{self, Writer};
-use crate::strings::NONE;
 use std::path::Path;
 
 /// Kind of the results file.
@@ -62,15 +61,8 @@ pub fn write_results(
     file.matrix("bins/counts", 4, results.counts.as_flattened())?;
     let k = prepared.options.top_k;
     if k > 0 {
-        let mut indices = Vec::with_capacity(results.neighbours.len() * k);
-        let mut scores = Vec::with_capacity(results.neighbours.len() * k);
-        for row in &results.neighbours {
-            let missing = k - row.len();
-            indices.extend(row.iter().map(|n| n.index).chain(std::iter::repeat_n(NONE, missing)));
-            scores.extend(row.iter().map(|n| n.score).chain(std::iter::repeat_n(0.0, missing)));
-        }
-        file.matrix("neighbours/index", k, &indices)?;
-        file.matrix("neighbours/score", k, &scores)?;
+        file.matrix("neighbours/index", k, &results.neighbours.index)?;
+        file.matrix("neighbours/score", k, &results.neighbours.score)?;
     }
     if prepared.options.min.is_some() {
         file.array("pairs/first", &results.edges.iter().map(|e| e.first).collect::<Vec<_>>())?;

@@ -14,10 +14,11 @@
 //! sums of blocks), and by the least numbers there are, which the filter's bound allows for, too.
 
 use super::exact;
-use super::filter::Bound;
+use super::filter::{Bound, Cpu};
 use super::rows::Rows;
 use crate::world::World;
-use ndarray::{Array2, ArrayView1, s};
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
 
 /// Rows for each pivot, and most pivots.
@@ -30,6 +31,8 @@ pub const PIECES: usize = 40;
 const TOGETHER: usize = 512;
 /// Rows of a piece that are compared together with those after them.
 const BLOCK: usize = 96;
+/// How often the range that a floor can be in is halved.
+const HALVINGS: usize = 12;
 
 /// What is known of the best neighbours before any tile is computed.
 #[derive(Debug, Clone, Default)]
@@ -50,9 +53,11 @@ pub fn floors(world: &World, rows: &Rows<'_>, k: usize, bound: &Bound, error: f6
     }
     let pieces = pieces(world, rows, most);
     let off = (rows.dims() + 16) as f64 * 2f64.powi(-24) * bound.square + 2.0 * error;
+    let longest = (bound.square as f32).next_up();
     let found: Vec<f32> = pieces[world.share(world.rank(), pieces.len())]
         .par_iter()
-        .flat_map_iter(|piece| of_piece(rows, piece, k).into_iter())
+        .map_init(Memory::default, |memory, piece| of_piece(memory, rows, piece, k, longest))
+        .flatten_iter()
         .map(|score| ((f64::from(score) - off) as f32).next_down())
         .collect();
     let order = pieces.concat();
@@ -140,54 +145,115 @@ fn alike(rows: &Rows<'_>, pivots: &[u32], sizes: &[usize], most: usize) -> Vec<V
     sets
 }
 
-/// The k-th highest score of each of these rows with the others of them, in f32; minus infinity if
-/// they are too few.
-fn of_piece(rows: &Rows<'_>, piece: &[u32], k: usize) -> Vec<f32> {
-    let values = gathered(rows, piece.iter().map(|i| *i as usize));
-    let scores = with_each_other(&values);
-    let mut others = Vec::with_capacity(piece.len());
-    let of_row = |(r, scores): (usize, ArrayView1<'_, f32>)| {
-        others.clear();
-        others.extend(scores.iter().enumerate().filter(|(c, _)| *c != r).map(|(_, score)| key(*score)));
-        if others.len() < k {
-            return f32::NEG_INFINITY;
-        }
-        let kth = others.len() - k;
-        score_of(*others.select_nth_unstable(kth).1)
-    };
-    scores.rows().into_iter().enumerate().map(of_row).collect()
+/// Memory for a piece, used again for the next.
+#[derive(Default)]
+struct Memory {
+    values: Vec<f32>,
+    scores: Vec<f32>,
+    counts: Vec<u32>,
 }
 
-/// The scores of all pairs of rows, each of which is summed once: rows by rows, as far as they come after.
-fn with_each_other(values: &Array2<f32>) -> Array2<f32> {
-    let n = values.nrows();
-    let mut scores = Array2::zeros((n, n));
-    for first in (0..n).step_by(BLOCK) {
-        let (here, after) =
-            (values.slice(s![first..n.min(first + BLOCK), ..]), values.slice(s![first.., ..]));
-        let product = here.dot(&after.t());
-        scores.slice_mut(s![first..first + here.nrows(), first..]).assign(&product);
-        scores.slice_mut(s![first.., first..first + here.nrows()]).assign(&product.t());
+/// For each of these rows a number that at least `k` scores with the others of them, in f32, are not below, and
+/// hardly more: the k-th highest is at most 2 / 2^[`HALVINGS`] of the `most` that a score can be above it. Minus
+/// infinity if they are too few.
+///
+/// Halving finds all rows' numbers at once, and each score, computed once, is counted for both of its rows:
+/// that takes less than to put the other half of the scores in its place and to select in every row.
+fn of_piece(memory: &mut Memory, rows: &Rows<'_>, piece: &[u32], k: usize, most: f32) -> Vec<f32> {
+    let n = piece.len();
+    if n <= k {
+        return vec![f32::NEG_INFINITY; n];
     }
-    scores
+    let Memory { values, scores, counts } = memory;
+    gather(rows, piece.iter().map(|i| *i as usize), values);
+    let values = ArrayView2::from_shape((n, rows.dims()), values).expect("rows of the same length");
+    with_those_after(&values, scores);
+    let least = -2.0 * most;
+    let mut floors = vec![least; n];
+    let mut middle = vec![0.0; n];
+    let mut step = most;
+    for _ in 0..HALVINGS {
+        count(scores, &middle, counts);
+        for ((floor, middle), count) in floors.iter_mut().zip(&mut middle).zip(&*counts) {
+            let reached = *count as usize >= k;
+            *floor = if reached { *middle } else { *floor };
+            *middle += if reached { step / 2.0 } else { -step / 2.0 };
+        }
+        step /= 2.0;
+    }
+    floors
 }
 
-/// Integers in the order of the scores, which are sooner sorted.
-fn key(score: f32) -> u32 {
-    let bits = score.to_bits();
-    bits ^ (((bits as i32) >> 31) as u32 | 1 << 31)
+/// The scores of rows with all rows from the first of their block on, block by block; minus infinity where a row
+/// meets itself.
+fn with_those_after(values: &ArrayView2<'_, f32>, scores: &mut Vec<f32>) {
+    let n = values.nrows();
+    let starts = || (0..n).step_by(BLOCK);
+    scores.resize(starts().map(|first| BLOCK.min(n - first) * (n - first)).sum(), 0.0);
+    let mut rest = scores.as_mut_slice();
+    for first in starts() {
+        let (height, width) = (BLOCK.min(n - first), n - first);
+        let (block, after) = rest.split_at_mut(height * width);
+        rest = after;
+        let mut block = ArrayViewMut2::from_shape((height, width), block).expect("a block");
+        let here = values.slice(s![first..first + height, ..]);
+        general_mat_mul(1.0, &here, &values.slice(s![first.., ..]).t(), 0.0, &mut block);
+        block.diag_mut().fill(f32::NEG_INFINITY);
+    }
 }
 
-/// The inverse of [`key`].
-fn score_of(key: u32) -> f32 {
-    f32::from_bits(if key >> 31 == 1 { key ^ 1 << 31 } else { !key })
+/// How many of each row's scores, as [`with_those_after`] lays them out, are not below that row's number.
+fn count(scores: &[f32], from: &[f32], counts: &mut Vec<u32>) {
+    #[cfg(target_arch = "x86_64")]
+    if Cpu::best().has_avx2() {
+        // SAFETY: `has_avx2` says so.
+        return unsafe { count_avx2(scores, from, counts) };
+    }
+    count_any(scores, from, counts);
+}
+
+/// # Safety
+/// The CPU has AVX2.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn count_avx2(scores: &[f32], from: &[f32], counts: &mut Vec<u32>) {
+    count_any(scores, from, counts);
+}
+
+#[inline(always)]
+fn count_any(mut scores: &[f32], from: &[f32], counts: &mut Vec<u32>) {
+    let n = from.len();
+    counts.clear();
+    counts.resize(n, 0);
+    for first in (0..n).step_by(BLOCK) {
+        let end = n.min(first + BLOCK);
+        for row in first..end {
+            let (own, after) = scores.split_at(n - first);
+            scores = after;
+            let (inside, beyond) = own.split_at(end - first);
+            let from_row = from[row];
+            // Both directions of a pair inside the block are there.
+            let mut reached: u32 = inside.iter().map(|score| u32::from(*score >= from_row)).sum();
+            for ((score, from), count) in beyond.iter().zip(&from[end..]).zip(&mut counts[end..]) {
+                reached += u32::from(*score >= from_row);
+                *count += u32::from(score >= from);
+            }
+            counts[row] += reached;
+        }
+    }
 }
 
 fn gathered(rows: &Rows<'_>, these: impl ExactSizeIterator<Item = usize>) -> Array2<f32> {
     let shape = (these.len(), rows.dims());
-    let mut values = Vec::with_capacity(shape.0 * shape.1);
-    these.for_each(|i| values.extend_from_slice(rows.row(i)));
+    let mut values = Vec::new();
+    gather(rows, these, &mut values);
     Array2::from_shape_vec(shape, values).expect("rows of the same length")
+}
+
+fn gather(rows: &Rows<'_>, these: impl ExactSizeIterator<Item = usize>, into: &mut Vec<f32>) {
+    into.clear();
+    into.reserve(these.len() * rows.dims());
+    these.for_each(|i| into.extend_from_slice(rows.row(i)));
 }
 
 #[cfg(test)]
@@ -198,11 +264,36 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        /// Of one block and of several, full or not.
         #[test]
-        fn keys_are_in_the_order_of_the_scores(a: u32, b: u32) {
-            let [x, y] = [a, b].map(f32::from_bits);
-            prop_assert_eq!(key(x).cmp(&key(y)), x.total_cmp(&y));
-            prop_assert_eq!(score_of(key(x)).to_bits(), a);
+        fn the_number_of_a_piece_is_just_below_the_kth_score(
+            seed in prop::collection::vec(-1.0f64..1.0, 900),
+            dims in 1usize..20,
+            n in 1usize..300,
+            k in 1usize..40,
+        ) {
+            let mut unit = Vec::new();
+            for i in 0..n {
+                let row: Vec<f64> = (0..dims).map(|k| seed[(i * 31 + k * 7) % 900]).collect();
+                normalize(&row, &mut unit).unwrap();
+            }
+            let rows = Rows::new(&unit, dims);
+            let piece: Vec<u32> = (0..n as u32).rev().collect();
+            let floors = of_piece(&mut Memory::default(), &rows, &piece, k, 1.0);
+            prop_assert_eq!(floors.len(), n);
+            for (floor, i) in floors.iter().zip((0..n).rev()) {
+                let others = (0..n).filter(|j| *j != i);
+                let mut scores: Vec<f64> = others.map(|j| score(rows.row(i), rows.row(j))).collect();
+                scores.sort_unstable_by(|a, b| b.total_cmp(a));
+                let Some(kth) = scores.get(k - 1) else {
+                    prop_assert_eq!(*floor, f32::NEG_INFINITY);
+                    continue;
+                };
+                let below = kth - f64::from(*floor);
+                // Two rows that are opposite have a score that no halving goes below.
+                prop_assert!(below > -1e-5 && (below < 5e-4 + 1e-5 || *floor == -2.0), "{} {}", kth, floor);
+            }
         }
     }
 

@@ -25,7 +25,7 @@ mod floors;
 pub mod matrix;
 pub mod moments;
 mod needs;
-mod neighbours;
+pub mod neighbours;
 pub mod results;
 pub mod rows;
 pub mod source;
@@ -41,11 +41,12 @@ pub use summary::Summary;
 use super::journal::Fingerprint;
 use super::{Error, Job, Outcome, Plan, Shape, Tile};
 use crate::world::World;
-use best::{Best, Candidate, Candidates, Neighbour};
+use best::{Best, Candidates};
 use bins::{Bins, Count};
 use filter::{Ask, Bound, Classes, Cpu, Dense, Extremes, Filter, Found, Weights};
 use matrix::{Cell, Matrix, Shards};
 use moments::PairSums;
+use neighbours::{Gathered, Nearest};
 use results::{Merge, Results};
 use rows::{Groups, Rows};
 use sha2::{Digest, Sha256};
@@ -300,7 +301,7 @@ impl<'a> Prepared<'a> {
     ///
     /// # Errors
     /// Those of [`super::merge`]; [`Error::Refused`] if the sums do not close.
-    pub fn merge(&self, world: &World, job: &Job<'_>) -> Result<(Results, Vec<Vec<Candidate>>), Error> {
+    pub fn merge(&self, world: &World, job: &Job<'_>) -> Result<(Results, Gathered), Error> {
         let mut merge = Merge::begin(self);
         super::merge(world, job, |_, payload| {
             let partial = wire::decode(payload, self.plan.items(), self.bins.len())?;
@@ -315,9 +316,9 @@ impl<'a> Prepared<'a> {
 
     /// The best neighbours of each distinct row, from the candidates that [`Prepared::merge`] gave rank 0
     /// (`None` elsewhere); nothing but on rank 0. Collective.
-    pub fn neighbours(&self, world: &World, candidates: Option<Vec<Vec<Candidate>>>) -> Vec<Vec<Neighbour>> {
+    pub fn neighbours(&self, world: &World, candidates: Option<Gathered>) -> Nearest {
         if self.options.top_k == 0 {
-            return Vec::new();
+            return Nearest::default();
         }
         let order = self.order.get().map_or(&[][..], Vec::as_slice);
         neighbours::of_all(world, &self.rows, order, candidates, self.options.top_k, self.filter.near_error())

@@ -1,14 +1,13 @@
 //! From the tiles' partial results to the numbers of a run.
 
 use super::Prepared;
-use super::best::{Candidate, Neighbour};
 use super::bins::Count;
 use super::exact;
 use super::extent::Extent;
 use super::filter::Edge;
 use super::matrix::Place;
 use super::moments::PairSums;
-use super::neighbours::drop_worse;
+use super::neighbours::{Gathered, Nearest};
 use super::wire::Partial;
 use crate::pairs::{Error, Histogram};
 use rayon::prelude::*;
@@ -24,9 +23,9 @@ pub struct Results {
     pub counts: Vec<Count>,
     /// Least and highest score over pairs of distinct rows, in each way to count.
     pub extents: [Extent; 4],
-    /// Best neighbours of each distinct row, best first; empty if none were wanted, and before
+    /// Best neighbours of each distinct row; empty if none were wanted, and before
     /// [`Prepared::neighbours`].
-    pub neighbours: Vec<Vec<Neighbour>>,
+    pub neighbours: Nearest,
     /// Pairs of distinct rows over the threshold, ascending.
     pub edges: Vec<Edge>,
     /// Pairs that were scored in f64.
@@ -38,23 +37,24 @@ pub struct Results {
 /// Collects the partial results of all tiles, in the plan's order.
 pub struct Merge<'a> {
     prepared: &'a Prepared<'a>,
-    candidates: Vec<Vec<Candidate>>,
+    candidates: Gathered,
     results: Results,
 }
 
 impl<'a> Merge<'a> {
     /// Begins with nothing.
     pub fn begin(prepared: &'a Prepared<'a>) -> Self {
-        let lists = if prepared.options.top_k > 0 { prepared.rows.len() } else { 0 };
+        let error = prepared.filter.near_error();
+        let candidates = Gathered::new(prepared.rows.len(), prepared.options.top_k, error);
         let results = Results {
             counts: vec![[0; 4]; prepared.bins.len()],
             extents: [Extent::default(); 4],
-            neighbours: Vec::new(),
+            neighbours: Nearest::default(),
             edges: Vec::new(),
             rechecked: 0,
             places: Vec::new(),
         };
-        Self { prepared, candidates: vec![Vec::new(); lists], results }
+        Self { prepared, candidates, results }
     }
 
     /// Adds the result of the next tile of the plan.
@@ -64,18 +64,7 @@ impl<'a> Merge<'a> {
             results.counts[bin as usize].iter_mut().zip(count).for_each(|(c, m)| *c += m);
         }
         results.extents.iter_mut().zip(partial.extents).for_each(|(extent, more)| extent.join(more));
-        let (k, error) = (self.prepared.options.top_k, self.prepared.filter.near_error());
-        for (row, new) in partial.neighbours.by_row() {
-            let list = &mut self.candidates[row as usize];
-            if list.is_empty() {
-                // Most lists never need more.
-                list.reserve(2 * k + new.len());
-            }
-            list.extend_from_slice(new);
-            if list.len() > 4 * k {
-                drop_worse(list, k, error);
-            }
-        }
+        self.candidates.add(partial.neighbours);
         results.edges.extend(partial.edges);
         results.rechecked += partial.rechecked;
         results.places.extend(partial.place);
@@ -86,7 +75,7 @@ impl<'a> Merge<'a> {
     ///
     /// # Errors
     /// [`Error::Refused`] if they do not: a tile was lost or counted twice.
-    pub fn finish(mut self) -> Result<(Results, Vec<Vec<Candidate>>), Error> {
+    pub fn finish(mut self) -> Result<(Results, Gathered), Error> {
         self.results.edges.par_sort_unstable_by_key(|e| (e.first, e.second));
         let weights = &self.prepared.weights[..self.prepared.rows.len()];
         for way in 0..4 {

@@ -69,6 +69,12 @@ impl In<'_> {
         Some(*head)
     }
 
+    fn words(&mut self, count: usize) -> Option<&[[u8; 4]]> {
+        let (head, rest) = self.0.split_at_checked(count.checked_mul(4)?)?;
+        self.0 = rest;
+        Some(head.as_chunks().0)
+    }
+
     fn u32(&mut self) -> Option<u32> {
         self.take().map(u32::from_le_bytes)
     }
@@ -102,11 +108,16 @@ pub fn decode(bytes: &[u8], n: u32, bins: usize) -> Option<Partial> {
     for _ in 0..input.u64()? {
         let row = input.u32().filter(|r| *r < n)?;
         let count = input.u32()?;
-        for _ in 0..count {
-            let index = input.u32().filter(|r| *r < n)?;
-            partial.neighbours.all.push(Candidate { index, score: input.f32()? });
-        }
+        let words = input.words(2 * count as usize)?;
+        let all = words.as_chunks::<2>().0.iter();
+        let all = all.map(|[index, score]| [index, score].map(|word| u32::from_le_bytes(*word)));
+        let all = all.map(|[index, score]| Candidate { index, score: f32::from_bits(score) });
+        let before = partial.neighbours.all.len();
+        partial.neighbours.all.extend(all);
         partial.neighbours.rows.push((row, count));
+        if partial.neighbours.all[before..].iter().any(|candidate| candidate.index >= n) {
+            return None;
+        }
     }
     for _ in 0..input.u64()? {
         let [first, second] = [input.u32().filter(|r| *r < n)?, input.u32().filter(|r| *r < n)?];
