@@ -37,6 +37,8 @@ pub struct Best {
 
 struct Lists {
     length: Vec<u32>,
+    /// What is before this entry of a list was there before the current tile.
+    settled: Vec<u32>,
     entries: Vec<(f32, u32)>,
 }
 
@@ -100,7 +102,7 @@ impl Best {
         let capacity = Self::capacity(n, k);
         let floor = |i| floors.get(i).copied().unwrap_or(f32::NEG_INFINITY);
         let from = (0..n).map(|i| floor(i).to_bits().into()).collect();
-        let lists = Lists { length: vec![0; n], entries: vec![(0.0, 0); n * capacity] };
+        let lists = Lists { length: vec![0; n], settled: vec![0; n], entries: vec![(0.0, 0); n * capacity] };
         Self { k, capacity, error: (error as f32).next_up(), from, lists: Mutex::new(lists) }
     }
 
@@ -142,6 +144,7 @@ impl Best {
         if *length as usize == self.capacity {
             let list = &mut lists.entries[start..start + self.capacity];
             *length = self.shorten(rows, row, list) as u32;
+            lists.settled[row as usize] = 0;
         }
     }
 
@@ -190,17 +193,20 @@ impl Best {
     /// scores.
     pub fn take_new(&self, rows: &Rows<'_>, range: Range<u32>) -> Candidates {
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-        let Lists { length, entries } = &mut *lists;
+        let Lists { length, settled, entries } = &mut *lists;
         let (first, last) = (range.start as usize, range.end as usize);
         let parts: Vec<Candidates> = entries[first * self.capacity..last * self.capacity]
             .par_chunks_mut(PART * self.capacity)
-            .zip(length[first..last].par_chunks_mut(PART))
+            .zip(length[first..last].par_chunks_mut(PART).zip(settled[first..last].par_chunks_mut(PART)))
             .enumerate()
-            .map(|(part, (lists, lengths))| {
+            .map(|(part, (lists, (lengths, settled)))| {
                 let mut found = Candidates::default();
                 let these = (range.start + (part * PART) as u32..).zip(lists.chunks_exact_mut(self.capacity));
-                for ((row, list), length) in these.zip(lengths) {
-                    self.take_new_of(rows, row, list, length, &mut found);
+                for (((row, list), length), settled) in these.zip(lengths).zip(settled) {
+                    if settled != length {
+                        self.take_new_of(rows, row, list, (length, *settled as usize), &mut found);
+                        *settled = *length;
+                    }
                 }
                 found
             })
@@ -215,18 +221,19 @@ impl Best {
         rows: &Rows<'_>,
         row: u32,
         list: &mut [(f32, u32)],
-        length: &mut u32,
+        (length, mut settled): (&mut u32, usize),
         into: &mut Candidates,
     ) {
-        if list[..*length as usize].iter().all(|entry| entry.1 & NEW == 0) {
+        if list[settled..*length as usize].iter().all(|entry| entry.1 & NEW == 0) {
             return;
         }
         // A few too many cost less in a journal than to be found out here.
         if *length as usize > self.k + (self.capacity - self.k) / 4 {
             *length = self.shorten(rows, row, &mut list[..*length as usize]) as u32;
+            settled = 0;
         }
         let before = into.all.len();
-        for (score, other) in list[..*length as usize].iter_mut().filter(|entry| entry.1 & NEW != 0) {
+        for (score, other) in list[settled..*length as usize].iter_mut().filter(|entry| entry.1 & NEW != 0) {
             *other &= !NEW;
             into.all.push(Candidate { index: *other, score: *score });
         }

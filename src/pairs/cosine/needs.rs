@@ -50,7 +50,7 @@ impl Needs {
         let edge = if tiles > 0 { prepared.plan.tile(0).columns.len() as u64 } else { 0 };
         let packed = (edge + 48 + threads as u64 * 256) * dims * 4;
         let capacity = Best::capacity(prepared.rows.len(), prepared.options.top_k) as u64;
-        let lists = if k > 0 { n * (capacity * 8 + 8) } else { 0 };
+        let lists = if k > 0 { n * (capacity * 8 + 12) } else { 0 };
         let index = n * 40 + prepared.groups.group.len() as u64 * 4;
         // What a tile finds is there three times: as lists, joined, and as bytes for the journal.
         let in_tile =

@@ -381,7 +381,10 @@ impl<'a> Strip<'a> {
         let nr = self.shape.columns;
         if self.open.len() >= OPEN {
             self.settle_open();
+        } else {
+            self.found.settle_some(self.ask);
         }
+        let listed_at_once = !self.filter.first.is_f32();
         let mut places = [0; PAIRS];
         let count = self.masks.places(&mut places);
         for p in places[..count].iter().map(|p| usize::from(*p)) {
@@ -397,6 +400,10 @@ impl<'a> Strip<'a> {
                     First::Integers(_) => score >= self.extreme[0] || score <= self.extreme[1],
                     First::Axes(..) => true,
                 };
+            if !summed && listed_at_once {
+                self.found.near.push((i, j, score));
+                continue;
+            }
             if summed {
                 self.ahead.list(self.ask.rows.row(i as usize));
                 let column = 1 << (p % nr);
