@@ -102,7 +102,7 @@ impl Lists {
         for row in order {
             end += std::mem::replace(&mut place[*row as usize], end);
         }
-        let mut all = vec![Candidate { index: 0, score: 0.0 }; end];
+        let mut all: Vec<Candidate> = bytemuck::zeroed_vec(end);
         for (row, own) in parts.iter().flat_map(Candidates::by_row) {
             let place = &mut place[row as usize];
             all[*place..*place + own.len()].copy_from_slice(own);

@@ -105,7 +105,10 @@ pub fn decode(bytes: &[u8], n: u32, bins: usize) -> Option<Partial> {
         let bin = input.u32().filter(|b| (*b as usize) < bins)?;
         partial.counts.push((bin, [input.u64()?, input.u64()?, input.u64()?, input.u64()?]));
     }
-    for _ in 0..input.u64()? {
+    let lists = input.u64()?;
+    // At most; mostly nothing else is left.
+    partial.neighbours.all.reserve(input.0.len() / 8);
+    for _ in 0..lists {
         let row = input.u32().filter(|r| *r < n)?;
         let count = input.u32()?;
         let words = input.words(2 * count as usize)?;
