@@ -59,7 +59,8 @@ impl Needs {
         let tallies = if prepared.classes.is_some() { threads * filter::tally::MEMORY } else { 0 };
         let memory = packed + of_filter + lists + index + in_tile + tallies as u64;
         let moments = moments::memory(prepared.rows.len(), prepared.rows.dims(), threads, WAYS.len());
-        // While it merges, a list holds up to four times k candidates of 8 bytes.
+        // While it merges there are up to 2 k candidates of 8 bytes for each row, and twice that while they are
+        // put in the order of the rows.
         let merged = n * k * 4 * 8 + listed * 24 + moments;
         // A neighbour is recorded when a tile finds it, and again when a better one replaces it.
         let waves = (n as f64 / edge.max(1) as f64).ln_1p() + 1.0;

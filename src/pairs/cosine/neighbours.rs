@@ -262,7 +262,8 @@ mod tests {
             for part in 0..parts {
                 let mut found = Candidates::default();
                 for i in 0..n {
-                    let here = others(i).filter(|j| ((i * n + j) as u32 ^ salt).wrapping_mul(0x9E37_79B1) % parts == part);
+                    let part_of = |j| ((i * n + j) as u32 ^ salt).wrapping_mul(0x9E37_79B1) % parts;
+                    let here = others(i).filter(|j| part_of(*j) == part);
                     let before = found.all.len();
                     found.all.extend(here.map(|j| Candidate { index: j as u32, score: of_pair(i, j) as f32 }));
                     found.rows.push((i as u32, (found.all.len() - before) as u32));
@@ -273,7 +274,8 @@ mod tests {
             let order: Vec<u32> = (0..n as u32).rev().collect();
             let nearest = of_all(&World::solo(), &rows, &order, Some(gathered), k, error);
             for i in 0..n {
-                let mut expected: Vec<_> = others(i).map(|j| Neighbour { index: j as u32, score: of_pair(i, j) }).collect();
+                let neighbour = |j| Neighbour { index: j as u32, score: of_pair(i, j) };
+                let mut expected: Vec<_> = others(i).map(neighbour).collect();
                 expected.sort_unstable_by(Neighbour::order);
                 expected.truncate(k);
                 prop_assert_eq!(nearest.of_row(i).collect::<Vec<_>>(), expected);
