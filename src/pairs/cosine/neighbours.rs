@@ -163,11 +163,9 @@ pub fn of_all(
     let own =
         best(rows, &order[world.share(world.rank(), rows.len())], lists_of(&mut all, &lengths), k, error);
     drop((lengths, all));
-    let [indices, scores] = [cast_slice(&own.index), cast_slice(&own.score)].map(|own| to_root(world, own));
+    let gathered = [cast_slice(&own.index), cast_slice(&own.score)].map(|own| world.gather(own));
     drop(own);
-    if !world.is_root() {
-        return Nearest::default();
-    }
+    let [Some(indices), Some(scores)] = gathered else { return Nearest::default() };
     let mut nearest = Nearest::none(rows.len(), k);
     put(order, &indices, &mut nearest.index, k);
     put(order, &scores, &mut nearest.score, k);
@@ -190,13 +188,6 @@ fn own_lists(world: &World, order: &[u32], parts: Option<Vec<Candidates>>) -> (V
     }
     let [lengths, all] = messages.map(|outgoing| world.exchange(&outgoing).swap_remove(0));
     (pod_collect_to_vec(&lengths), pod_collect_to_vec(&all))
-}
-
-/// What each rank has, in rank order, on rank 0. Collective.
-fn to_root(world: &World, own: &[u8]) -> Vec<Vec<u8>> {
-    let mut outgoing = vec![&[][..]; world.size()];
-    outgoing[0] = own;
-    world.exchange(&outgoing)
 }
 
 /// The best of the lists of these rows.
