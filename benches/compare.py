@@ -318,9 +318,9 @@ def document_pairs(vectors):
 
 def embed_row(documents, text, name, preset, dims, window, negatives, epochs, sample):
     """The same settings and documents on both sides, on as many threads. gensim runs with two seeds,
-    for the overlap that two runs of one program have; its speed is that of the faster run. It reads
-    document by document: on two threads `corpus_file` was no faster (here, with both settings), and
-    it lets the learning rate fall only a part of the way, which gives other neighbours."""
+    for the overlap that two runs of one program have; the speed of both programs is that of the faster of
+    two runs. It reads document by document: on two threads `corpus_file` was no faster (here, with both
+    settings), and it lets the learning rate fall only a part of the way, which gives other neighbours."""
     ours = WORK / f"embed-{preset}"
     options = {
         "dims": dims, "window": window, "negatives": negatives, "epochs": epochs, "min-count": 50,
@@ -330,10 +330,13 @@ def embed_row(documents, text, name, preset, dims, window, negatives, epochs, sa
     arguments = [f"--{key}={value}" for key, value in options.items()]
     arguments.append(f"--preset={preset}")
     files = [f"{ours}.h5", "--word2vec-text", f"{ours}.txt", "--word2vec-binary", f"{ours}.bin"]
-    for made in (f"{ours}.h5", f"{ours}.h5.checkpoint"):
-        Path(made).unlink(missing_ok=True)
-    run = threads("embed", documents, "-o", *files, *arguments, RAYON_NUM_THREADS=RANKS)
-    rate = int(re.sub(r"\D", "", re.search("trained: (.+) words a second", run["output"])[1]))
+    speeds = []
+    for _ in range(2):
+        for made in (f"{ours}.h5", f"{ours}.h5.checkpoint"):
+            Path(made).unlink(missing_ok=True)
+        run = threads("embed", documents, "-o", *files, *arguments, RAYON_NUM_THREADS=RANKS)
+        speeds.append(int(re.sub(r"\D", "", re.search("trained: (.+) words a second", run["output"])[1])))
+    rate = max(speeds)
     settings = {
         "vector_size": dims, "window": window, "negative": negatives, "epochs": epochs, "min_count": 50,
         "sample": sample, "alpha": 0.025, "min_alpha": 0.0001, "workers": RANKS, "documents": preset == "top2vec",
