@@ -95,6 +95,29 @@ impl Neighbour {
     }
 }
 
+/// Puts the best `k` of a list first, of which the last is the worst, and after them the others whose score is
+/// no less than what follows `from` it; gives how many those are together.
+pub fn keep_best<T>(
+    list: &mut [T],
+    k: usize,
+    score: impl Fn(&T) -> f32,
+    from: impl FnOnce(f32) -> f64,
+) -> usize {
+    if list.len() <= k {
+        return list.len();
+    }
+    list.select_nth_unstable_by(k - 1, |a, b| score(b).total_cmp(&score(a)));
+    let from = from(score(&list[k - 1]));
+    let mut kept = k;
+    for at in k..list.len() {
+        if f64::from(score(&list[at])) >= from {
+            list.swap(at, kept);
+            kept += 1;
+        }
+    }
+    kept
+}
+
 impl Best {
     /// Lists of the best `k` (at least 1) for `n` rows; `error` is the filter's bound for them, `floors` are
     /// those that ranks find before the first tile, or none.
@@ -153,16 +176,10 @@ impl Best {
         if list.len() <= self.k {
             return list.len();
         }
-        list.select_nth_unstable_by(self.k - 1, |a, b| b.0.total_cmp(&a.0));
         // The k-th best in f64 is at least this.
-        let mut from = self.from(row).max(list[self.k - 1].0 - 2.0 * self.error).next_down();
-        let mut kept = self.k;
-        for at in self.k..list.len() {
-            if list[at].0 >= from {
-                list.swap(at, kept);
-                kept += 1;
-            }
-        }
+        let least = |worst: f32| self.from(row).max(worst - 2.0 * self.error).next_down();
+        let mut kept = keep_best(list, self.k, |entry| entry.0, |worst| f64::from(least(worst)));
+        let mut from = least(list[self.k - 1].0);
         if kept > self.k + (self.capacity - self.k) / 2 {
             // Too many that f32 cannot tell apart: f64 can, and equal scores go by row.
             let mut exact = self.scored(rows, row, list[..kept].iter().map(|(_, other)| *other));

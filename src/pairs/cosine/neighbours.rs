@@ -1,7 +1,7 @@
 //! The best neighbours of all rows, from the candidates that the journals hold. Rank 0 reads those; all
 //! ranks score them in f64, each a part of the rows.
 
-use super::best::{Candidate, Candidates, Neighbour};
+use super::best::{Candidate, Candidates, Neighbour, keep_best};
 use super::exact;
 use super::rows::Rows;
 use crate::strings::NONE;
@@ -125,19 +125,7 @@ fn lists_of<'a>(mut all: &'a mut [Candidate], lengths: &[u32]) -> Vec<&'a mut [C
 /// Moves candidates that `k` others are certainly better than to the end, given the error of their scores;
 /// gives how many are left.
 fn drop_worse(list: &mut [Candidate], k: usize, error: f64) -> usize {
-    if list.len() <= k {
-        return list.len();
-    }
-    list.select_nth_unstable_by(k - 1, |a, b| b.score.total_cmp(&a.score));
-    let from = f64::from(list[k - 1].score) - 2.0 * error;
-    let mut kept = k;
-    for at in k..list.len() {
-        if f64::from(list[at].score) >= from {
-            list.swap(at, kept);
-            kept += 1;
-        }
-    }
-    kept
+    keep_best(list, k, |candidate| candidate.score, |worst| f64::from(worst) - 2.0 * error)
 }
 
 /// The best `k` of every row. Rank 0 gives the candidates (`None` elsewhere) and gets the lists; others get
@@ -193,25 +181,21 @@ fn own_lists(world: &World, order: &[u32], parts: Option<Vec<Candidates>>) -> (V
 /// The best of the lists of these rows.
 fn best(rows: &Rows<'_>, these: &[u32], lists: Vec<&mut [Candidate]>, k: usize, error: f64) -> Nearest {
     let mut nearest = Nearest::none(these.len(), k);
-    let of_row =
-        |others: &mut Vec<u32>, list: &mut [Candidate], row, index: &mut [u32], score: &mut [f64]| {
+    let places = nearest.index.par_chunks_mut(k).zip(nearest.score.par_chunks_mut(k));
+    these.par_iter().zip(lists).zip(places).for_each_init(
+        Vec::new,
+        |others, ((row, list), (index, score))| {
             let kept = drop_worse(list, k, error);
             others.clear();
             others.extend(list[..kept].iter().map(|candidate| candidate.index));
             let mut best = Vec::with_capacity(kept);
-            exact::score_row(rows, row, others, |at, score| {
+            exact::score_row(rows, *row, others, |at, score| {
                 best.push(Neighbour { index: others[at], score })
             });
             best.sort_unstable_by(Neighbour::order);
             for ((index, score), neighbour) in index.iter_mut().zip(score).zip(best) {
                 (*index, *score) = (neighbour.index, neighbour.score);
             }
-        };
-    let places = nearest.index.par_chunks_mut(k).zip(nearest.score.par_chunks_mut(k));
-    these.par_iter().zip(lists).zip(places).for_each_init(
-        Vec::new,
-        |others, ((row, list), (index, score))| {
-            of_row(others, list, *row, index, score);
         },
     );
     nearest
