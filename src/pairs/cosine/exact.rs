@@ -36,7 +36,7 @@ pub fn score_all(rows: &Rows<'_>, pairs: &[[u32; 2]], mut visit: impl FnMut(usiz
         let scores = match cpu {
             // SAFETY: this CPU has AVX-512 F; all rows have `rows.dims()` values.
             #[cfg(target_arch = "x86_64")]
-            Cpu::Avx512 => unsafe { eight_avx512(&x, &y, rows.dims()) },
+            Cpu::Avx512Int16 | Cpu::Avx512 => unsafe { eight_avx512(&x, &y, rows.dims()) },
             // SAFETY: this CPU has AVX2; all rows have `rows.dims()` values.
             #[cfg(target_arch = "x86_64")]
             Cpu::Avx2Int16 | Cpu::Avx2 => unsafe { eight_avx2(&x, &y, rows.dims()) },

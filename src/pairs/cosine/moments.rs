@@ -272,7 +272,7 @@ fn add_rows(sums: &mut Sums, x: &[f64], more: &[More; TOGETHER]) {
     #[cfg(target_arch = "x86_64")]
     match Cpu::best() {
         // SAFETY: the CPU has AVX-512 F.
-        Cpu::Avx512 => return unsafe { add_rows_avx512(sums, x, more) },
+        Cpu::Avx512Int16 | Cpu::Avx512 => return unsafe { add_rows_avx512(sums, x, more) },
         // SAFETY: the CPU has AVX2.
         Cpu::Avx2Int16 | Cpu::Avx2 => return unsafe { add_rows_avx2(sums, x, more) },
         Cpu::Portable => (),

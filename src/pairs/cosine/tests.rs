@@ -125,10 +125,13 @@ fn check(values: &[f32], dims: usize, multiplicity: &Multiplicity, options: &Opt
         check(&ranks, "each tile by another kernel");
     }
     #[cfg(target_arch = "x86_64")]
-    if dims <= 300 && Cpu::all().contains(&Cpu::Avx2) {
-        let prepared = prepared(Cpu::Avx2);
-        if let Some(filter) = Dense::along_axes(&prepared.rows, &prepared.bins, prepared.bound) {
-            check(&[&Prepared { filter: Box::new(filter), ..prepared }], "along axes");
+    for cpu in Cpu::all().into_iter().filter(|cpu| dims <= 300 && cpu.has_integers()) {
+        let prepared = prepared(cpu);
+        if let Some(filter) = Dense::along_axes(cpu, &prepared.rows, &prepared.bins, prepared.bound) {
+            check(
+                &[&Prepared { filter: Box::new(filter), ..prepared }],
+                &format!("{} along axes", cpu.name()),
+            );
         }
     }
 }

@@ -13,17 +13,18 @@
 // in memory.
 #![allow(clippy::needless_range_loop)]
 
+use super::Cpu;
 use super::ahead::Ahead;
 use super::cells::{Cells, Judge};
 use super::pack::{PAIRS, Shape};
-use super::tally::{Masks, Pending, Scores, TABLES, Tables, Tally, VECTOR, VECTORS, Verdict};
+use super::tally::{Masks, Pending, Places, Scores, TABLES, Tables, Tally, VECTOR, VECTORS, Verdict};
 use std::arch::x86_64::*;
 
 const NR: usize = Shape::TALL.columns;
 const ROWS: usize = Shape::TALL.together;
 const LANES: usize = 8;
-/// Pairs counted at a time; a row of a micro-tile of any shape is a multiple of it.
-pub(super) const BATCH: usize = 4;
+/// Pairs counted at a time.
+const BATCH: usize = 4;
 
 /// Words of a panel `b` that stays in a first-level cache of 32 KB, with another program in it, too.
 const NEAR: usize = (12 << 10) / 4;
@@ -128,7 +129,7 @@ pub unsafe fn scores<const INTEGERS: bool>(
                 if let Some(pending) = pending {
                     for _ in 0..batches {
                         if counted < PAIRS {
-                            count::<NR>(pending, counted, tables);
+                            count::<NR, BATCH>(pending, counted, tables);
                             counted += BATCH;
                         }
                     }
@@ -194,13 +195,17 @@ unsafe fn step(a: *const u32, b: *const u32, sums: &mut Sums) {
     }
 }
 
-/// Counts [`BATCH`] pairs of a micro-tile of `COLUMNS` columns, all of one row.
+/// Counts `BATCH` pairs of a micro-tile of `COLUMNS` columns, all of one row.
 ///
 /// # Safety
 /// `tables` are those of `pending`, whose cells are those of [`Tally::sort`]; `from` is a multiple of
-/// [`BATCH`] below [`PAIRS`].
+/// `BATCH`, which divides `COLUMNS`, below [`PAIRS`].
 #[inline(always)]
-pub(super) unsafe fn count<const COLUMNS: usize>(pending: &Pending, from: usize, tables: Tables<'_>) {
+pub(super) unsafe fn count<const COLUMNS: usize, const BATCH: usize>(
+    pending: &Pending,
+    from: usize,
+    tables: Tables<'_>,
+) {
     // SAFETY: there are so many rows and cells, and a row's tables have each of its cells.
     unsafe {
         let cells = pending.cells.as_ptr().add(from);
@@ -235,9 +240,9 @@ pub unsafe fn judge<const OWN: bool>(
             let found = skim::<OWN>(scores, [scale, offset, limit], verdict, pending, masks);
             if let Some(any) = found {
                 if any && !OWN {
-                    let mut places = [0; PAIRS];
-                    let count = masks.places(&mut places);
-                    places[..count].iter().for_each(|p| pending.cells[usize::from(*p)] = cells.none());
+                    let mut places = Places::default();
+                    let open = masks.places(Cpu::Avx2, &mut places);
+                    open.iter().for_each(|p| pending.cells[usize::from(*p)] = cells.none());
                 }
                 return any;
             }

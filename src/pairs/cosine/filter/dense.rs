@@ -2,13 +2,15 @@
 
 use super::again::Tails;
 use super::ahead::Ahead;
+#[cfg(target_arch = "x86_64")]
+use super::avx2::Words;
 use super::axes::LEAD;
 use super::cells::Cells;
 use super::coarse::{Coarse, dot};
 use super::first::First;
-use super::pack::{MOST_COLUMNS, MOST_ROWS, PAIRS, Shape};
+use super::pack::{MOST_COLUMNS, MOST_ROWS, Shape};
 use super::panels::Pool;
-use super::tally::{Masks, Pending, Scores, Tally, VECTOR, VECTORS, Verdict};
+use super::tally::{Masks, Pending, Places, Scores, Tally, VECTOR, VECTORS, Verdict};
 use super::turned::Turned;
 use super::{Ask, Bound, Cpu, Filter, Found, counts_in};
 use crate::pairs::Tile;
@@ -62,7 +64,7 @@ impl Dense {
     /// A filter for these rows and bins, and for `lists` of pairs if those are wanted, too.
     pub fn new(cpu: Cpu, rows: &Rows<'_>, bins: &Bins, bound: Bound, lists: bool) -> Self {
         // Ranks on other CPUs may list the sums of integers.
-        let coarse = (lists || cpu == Cpu::Avx2Int16).then(|| Coarse::of(rows, bins, &bound)).flatten();
+        let coarse = (lists || cpu.has_integers()).then(|| Coarse::of(rows, bins, &bound)).flatten();
         let near_error =
             coarse.as_ref().map_or(bound.error, |coarse| bound.error.max(f64::from(coarse.slack)));
         let first = First::new(cpu, rows, bins, &bound, coarse);
@@ -79,12 +81,12 @@ impl Dense {
         }
     }
 
-    /// As [`Dense::new`] with the AVX2 kernel, along axes whether they pay or not; `None` if these
-    /// rows have no axes.
+    /// As [`Dense::new`] with a kernel that has integers, along axes whether they pay or not; `None` if
+    /// these rows have no axes.
     #[cfg(all(test, target_arch = "x86_64"))]
-    pub fn along_axes(rows: &Rows<'_>, bins: &Bins, bound: Bound) -> Option<Self> {
+    pub fn along_axes(cpu: Cpu, rows: &Rows<'_>, bins: &Bins, bound: Bound) -> Option<Self> {
         let first = First::axes(super::axes::Axes::of(rows, bins, &bound)?, rows);
-        Some(Self { first, ..Self::new(Cpu::Avx2, rows, bins, bound, false) })
+        Some(Self { first, ..Self::new(cpu, rows, bins, bound, false) })
     }
 
     /// The cells that the kernel counts in.
@@ -168,6 +170,7 @@ struct Strip<'a> {
     last: usize,
     waiting: bool,
     masks: Masks,
+    places: Places,
     tally: Tally<'a>,
     open: Vec<Open>,
     ahead: Ahead,
@@ -218,7 +221,7 @@ impl<'a> Strip<'a> {
         let cells = filter.cells_of_kernel();
         let pending = || Pending::new(cells, shape.columns);
         let tails = match (&filter.first, turned) {
-            (First::Axes(axes, _), Some(turned)) => Some(Tails::new(axes, turned, rows.clone())),
+            (First::Axes(axes, _), Some(turned)) => Some(Tails::new(filter.cpu, axes, turned, rows.clone())),
             _ => None,
         };
         Self {
@@ -233,6 +236,7 @@ impl<'a> Strip<'a> {
             last: 0,
             waiting: false,
             masks: Masks::default(),
+            places: Places::default(),
             tally: Tally::new(cells, ask.weights, rows, shape.rows, columns),
             open: Vec::new(),
             ahead: Ahead::default(),
@@ -318,20 +322,11 @@ impl<'a> Strip<'a> {
         (now.q, now.at) = (q, at);
         let before = self.waiting.then_some(&*before);
         let (scores, masks, tally) = (&mut self.scores, &mut self.masks, &mut self.tally);
-        let look = match (cpu, first) {
-            // SAFETY: `Cpu::all` lists this kernel only where the CPU has what it needs; panels are
-            // whole; what is pending is sorted, and the tally's strip is this one.
-            #[cfg(target_arch = "x86_64")]
-            (Cpu::Avx512, _) => unsafe {
-                use super::avx512::{judge, scores as scores_of};
-                let (a, b) = (bytemuck::cast_slice(a), bytemuck::cast_slice(b));
-                scores_of(a, b, bound.chunk, scores, before, tally, &mut self.ahead);
-                judge(scores, cells, &verdict, now, masks)
-            },
-            // SAFETY: as above; integers are such that their sums fit.
-            #[cfg(target_arch = "x86_64")]
-            (Cpu::Avx2Int16 | Cpu::Avx2, _) => unsafe {
-                use super::avx2::{Words, judge, scores as scores_of};
+        // What the kernels for x86 have in common.
+        #[cfg(target_arch = "x86_64")]
+        macro_rules! look {
+            ($isa:ident) => {{
+                use super::$isa::{judge, scores as scores_of};
                 let (words, cells) = match first {
                     First::All => (Words { lead: 0, chunk: bound.chunk, unit: 1.0 }, cells),
                     First::Integers(c) => (Words { lead: 0, chunk: c.chunk, unit: c.unit }, &c.cells),
@@ -345,7 +340,17 @@ impl<'a> Strip<'a> {
                     First::Axes(..) => judge::<true>(scores, cells, &verdict, now, masks),
                     _ => judge::<false>(scores, cells, &verdict, now, masks),
                 }
-            },
+            }};
+        }
+        let look = match cpu {
+            // SAFETY: `Cpu::all` lists this kernel only where the CPU has what it needs; panels are
+            // whole; what is pending is sorted, and the tally's strip is this one; integers are such that
+            // their sums fit.
+            #[cfg(target_arch = "x86_64")]
+            Cpu::Avx512Int16 | Cpu::Avx512 => unsafe { look!(avx512) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Cpu::Avx2Int16 | Cpu::Avx2 => unsafe { look!(avx2) },
             _ => {
                 before.into_iter().for_each(|before| tally.count(before, 0));
                 super::portable::scores(
@@ -362,7 +367,8 @@ impl<'a> Strip<'a> {
         self.last = 1 - self.last;
         let look = look
             && self.tails.as_ref().is_none_or(|tails| {
-                tails.look(&verdict, &self.scores, &mut self.pending[self.last], &mut self.masks)
+                let pending = &mut self.pending[self.last];
+                tails.look(&verdict, &self.scores, pending, &mut self.masks, &mut self.places)
             });
         self.tally.sort(&mut self.pending[self.last]);
         if look {
@@ -385,9 +391,8 @@ impl<'a> Strip<'a> {
             self.found.settle_some(self.ask);
         }
         let listed_at_once = !self.filter.first.is_f32();
-        let mut places = [0; PAIRS];
-        let count = self.masks.places(&mut places);
-        for p in places[..count].iter().map(|p| usize::from(*p)) {
+        let places = self.masks.places(self.filter.cpu, &mut self.places);
+        for p in places.iter().map(|p| usize::from(*p)) {
             let (v, lane) = (p / VECTOR, p % VECTOR);
             let [i, j] = [at[0] + (p / nr) as u32, at[1] + (p % nr) as u32];
             let score = self.scores.0[p];

@@ -28,7 +28,7 @@ pub enum First {
 impl First {
     /// What should cost least for these rows; `coarse` is how they become integers, if that pays.
     pub fn new(cpu: Cpu, rows: &Rows<'_>, bins: &Bins, bound: &Bound, coarse: Option<Coarse>) -> Self {
-        if cpu != Cpu::Avx2Int16 {
+        if !cpu.has_integers() {
             return Self::All;
         }
         let price = dense_price(rows.dims(), coarse.as_ref().map(Coarse::open));

@@ -48,7 +48,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Which kernel runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cpu {
-    /// AVX-512 F, DQ, BW and VL.
+    /// AVX-512 F, DQ, BW, VL and VNNI, first with 16-bit integers, along axes where that pays.
+    Avx512Int16,
+    /// AVX-512 F, DQ, BW and VL, in f32 throughout.
     Avx512,
     /// AVX2 and FMA, first with 16-bit integers, along axes where that pays.
     Avx2Int16,
@@ -59,8 +61,8 @@ pub enum Cpu {
 }
 
 impl Cpu {
-    /// The best kernel of this CPU; `STRATIGRAPH_KERNEL` (`avx512`, `avx2-int16`, `avx2`,
-    /// `portable`) can ask for a lesser one. No result depends on it.
+    /// The best kernel of this CPU; `STRATIGRAPH_KERNEL` (`avx512-int16`, `avx512`,
+    /// `avx2-int16`, `avx2`, `portable`) can ask for a lesser one. No result depends on it.
     pub fn best() -> Self {
         static BEST: std::sync::LazyLock<Cpu> = std::sync::LazyLock::new(|| {
             let asked = std::env::var("STRATIGRAPH_KERNEL").unwrap_or_default();
@@ -78,6 +80,9 @@ impl Cpu {
         {
             use std::arch::is_x86_feature_detected as has;
             if has!("avx512f") && has!("avx512dq") && has!("avx512bw") && has!("avx512vl") {
+                if has!("avx512vnni") {
+                    all.push(Self::Avx512Int16);
+                }
                 all.push(Self::Avx512);
             }
             if has!("avx2") && has!("fma") {
@@ -94,17 +99,24 @@ impl Cpu {
         self != Self::Portable
     }
 
+    /// True if it has a kernel for 16-bit integers.
+    pub fn has_integers(self) -> bool {
+        matches!(self, Self::Avx512Int16 | Self::Avx2Int16)
+    }
+
     /// The micro-tile of its kernel.
     pub fn shape(self) -> pack::Shape {
         match self {
+            Self::Avx512Int16 | Self::Avx512 => pack::Shape::WHOLE,
             Self::Avx2Int16 | Self::Avx2 => pack::Shape::TALL,
-            Self::Avx512 | Self::Portable => pack::Shape::WIDE,
+            Self::Portable => pack::Shape::WIDE,
         }
     }
 
     /// As it is called in the environment and in reports.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Avx512Int16 => "avx512-int16",
             Self::Avx512 => "avx512",
             Self::Avx2Int16 => "avx2-int16",
             Self::Avx2 => "avx2",

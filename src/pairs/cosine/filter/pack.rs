@@ -24,8 +24,10 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Eight rows with all their columns at once: for 32 registers of 16 numbers, and in general.
+    /// Eight rows with all their columns, for plain Rust.
     pub const WIDE: Self = Self { rows: 8, columns: 48, together: 8 };
+    /// All rows at once, for 32 registers of 16 numbers.
+    pub const WHOLE: Self = Self { rows: 24, columns: 16, together: 24 };
     /// Six rows at a time, for 16 registers of 8 numbers.
     pub const TALL: Self = Self { rows: 24, columns: 16, together: 6 };
 }

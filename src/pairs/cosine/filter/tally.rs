@@ -1,6 +1,7 @@
 //! What kernels fill: scores of a micro-tile, cells waiting to be counted, counts.
 
 use super::super::bins::Count;
+use super::Cpu;
 use super::cells::Cells;
 use super::pack::{MOST_COLUMNS, MOST_ROWS, PAIRS};
 use std::cmp::Reverse;
@@ -66,6 +67,15 @@ impl Verdict<'_> {
     }
 }
 
+/// Room for the places of scores in a micro-tile, and for one vector more.
+pub struct Places([u16; PAIRS + VECTOR]);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self([0; PAIRS + VECTOR])
+    }
+}
+
 impl Default for Scores {
     fn default() -> Self {
         Self([0.0; PAIRS])
@@ -73,9 +83,38 @@ impl Default for Scores {
 }
 
 impl Masks {
-    /// Writes the places of all scores that have a bit in either mask, ascending; gives their number.
+    /// The places of all scores that have a bit in either mask, ascending; `into` is room for them.
     #[inline]
-    pub fn places(&self, into: &mut [u16; PAIRS]) -> usize {
+    pub fn places<'p>(&self, cpu: Cpu, into: &'p mut Places) -> &'p [u16] {
+        let count = match cpu {
+            // SAFETY: `Cpu::all` lists these kernels only where the CPU has AVX-512.
+            #[cfg(target_arch = "x86_64")]
+            Cpu::Avx512Int16 | Cpu::Avx512 => unsafe { self.places_avx512(&mut into.0) },
+            _ => self.places_anywhere(&mut into.0),
+        };
+        &into.0[..count]
+    }
+
+    /// # Safety
+    /// The CPU has AVX-512 F and VL.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512vl,popcnt")]
+    unsafe fn places_avx512(&self, into: &mut [u16; PAIRS + VECTOR]) -> usize {
+        use std::arch::x86_64::*;
+        let mut places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        let mut count = 0;
+        for (doubt, wanted) in self.doubt.iter().zip(self.wanted) {
+            let either = doubt | wanted;
+            let here = _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(either, places));
+            // SAFETY: at most PAIRS come before, and there is room for one vector more.
+            unsafe { _mm256_storeu_si256(into.as_mut_ptr().add(count).cast(), here) };
+            count += either.count_ones() as usize;
+            places = _mm512_add_epi32(places, _mm512_set1_epi32(VECTOR as i32));
+        }
+        count
+    }
+
+    fn places_anywhere(&self, into: &mut [u16; PAIRS + VECTOR]) -> usize {
         let mut count = 0;
         // As many as a word has room for: most micro-tiles have few bits or none.
         for (w, (doubt, wanted)) in
@@ -136,7 +175,7 @@ impl Classes {
 
 /// Tables that a kernel counts in, in turns, so that equal cells that follow each other do not wait for
 /// each other.
-pub const TABLES: usize = 2;
+pub const TABLES: usize = 4;
 
 /// Memory for tables, in bytes, but for those of more than 10,000 cells: they should stay in a second-level
 /// cache, and the few that have most pairs in the first.
@@ -375,12 +414,13 @@ mod tests {
         #[test]
         fn places_are_those_of_the_bits(doubt: [u16; VECTORS], wanted: [u16; VECTORS]) {
             let masks = Masks { doubt, wanted };
-            let mut places = [0; PAIRS];
-            let count = masks.places(&mut places);
             let expected: Vec<u16> = (0..PAIRS as u16)
                 .filter(|p| (doubt[usize::from(*p) / 16] | wanted[usize::from(*p) / 16]) >> (p % 16) & 1 != 0)
                 .collect();
-            prop_assert_eq!(&places[..count], &expected[..]);
+            for cpu in Cpu::all() {
+                let mut places = Places::default();
+                prop_assert_eq!(masks.places(cpu, &mut places), &expected[..]);
+            }
         }
 
         /// Every pair of a strip and a panel is counted once, by its weights, whichever rows have tables.

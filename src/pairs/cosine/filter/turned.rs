@@ -14,11 +14,11 @@ const BLOCK: usize = 256;
 const MEMORY: usize = 96 << 20;
 
 /// Words of two coordinates in a line.
-pub const LINE: usize = 8;
+pub const LINE: usize = 16;
 
-/// A part of a tail: a vector of integers, aligned.
+/// A part of a tail: the widest vector of integers, aligned.
 #[derive(Debug, Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(32))]
+#[repr(C, align(64))]
 pub struct Line(pub [u32; LINE]);
 
 /// Some neighbouring rows.
