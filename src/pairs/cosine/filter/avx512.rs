@@ -106,8 +106,8 @@ pub unsafe fn scores<const INTEGERS: bool>(
     debug_assert!(a.len() == lines * MR);
     let mut counted = pending.map_or(PAIRS, |_| 0);
     let Words { lead, chunk, unit } = words;
-    // Pairs to be counted after every four lines, so that all are when the lines are through.
-    let batches = (PAIRS / BATCH).div_ceil((lines / 4).max(1)).min(8);
+    // Pairs to be counted after every two lines, so that all are when the lines are through.
+    let batches = (PAIRS / BATCH).div_ceil((lines / 2).max(1)).min(8);
     let tables = tally.tables(pending);
     let (mut a, mut b) = (a.as_ptr(), b.as_ptr());
     let mut first = 0;
@@ -119,13 +119,13 @@ pub unsafe fn scores<const INTEGERS: bool>(
         // SAFETY: `a` and `b` advance by one line in each of `lines` steps in all, and hold that many;
         // counting stops after the last pair; the rest is this function's contract.
         unsafe {
-            for _ in 0..here / 4 {
+            for _ in 0..here / 2 {
                 if in_f32 {
-                    lines!("vfmadd231ps", a, b, sums, 0, 1, 2, 3);
+                    lines!("vfmadd231ps", a, b, sums, 0, 1);
                 } else {
-                    lines!("vpdpwssd", a, b, sums, 0, 1, 2, 3);
+                    lines!("vpdpwssd", a, b, sums, 0, 1);
                 }
-                (a, b) = (a.add(4 * MR), b.add(4 * NR));
+                (a, b) = (a.add(2 * MR), b.add(2 * NR));
                 ahead.ask();
                 if let Some(pending) = pending {
                     for _ in 0..batches {
@@ -136,7 +136,7 @@ pub unsafe fn scores<const INTEGERS: bool>(
                     }
                 }
             }
-            for _ in 0..here % 4 {
+            for _ in 0..here % 2 {
                 if in_f32 {
                     lines!("vfmadd231ps", a, b, sums, 0);
                 } else {
@@ -207,6 +207,14 @@ fn of_columns(each: &[f32]) -> __m512 {
     unsafe { _mm512_loadu_ps(each[..VECTOR].as_ptr()) }
 }
 
+/// The largest of so many numbers as there are rows.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn largest_of(each: &[f32; MR]) -> f32 {
+    // The second half is a part of the first once more.
+    _mm512_reduce_max_ps(_mm512_max_ps(of_columns(each), of_columns(&each[MR - VECTOR..])))
+}
+
 /// Gives a row of a micro-tile its cells, and `none` to those of a mask.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
@@ -228,7 +236,6 @@ fn by_grid<const OWN: bool, const WANTED: bool>(
     pending: &mut Pending,
     masks: &mut Masks,
 ) -> Option<bool> {
-    let unit = scale;
     let (scale, offset, limit) = (_mm512_set1_ps(scale), _mm512_set1_ps(offset), _mm512_set1_ps(limit));
     let below = _mm512_set1_ps(verdict.below);
     let column_from = of_columns(verdict.column_from);
@@ -236,7 +243,6 @@ fn by_grid<const OWN: bool, const WANTED: bool>(
     let scaled_reach = _mm512_mul_ps(column_reach, scale);
     let (mut highest, mut least) = (_mm512_set1_ps(f32::NEG_INFINITY), _mm512_set1_ps(f32::INFINITY));
     let mut any = 0;
-    let mut farthest = 0.0f32;
     for r in 0..MR {
         let s = row_of(scores, r);
         let x = _mm512_fmadd_ps(s, scale, offset);
@@ -265,23 +271,20 @@ fn by_grid<const OWN: bool, const WANTED: bool>(
         } else {
             highest = _mm512_max_ps(highest, s);
             least = _mm512_min_ps(least, s);
-            if OWN {
-                farthest = farthest.max(verdict.row_reach[r]);
-            }
         }
         give(pending, r, _mm512_cvtps_epi32(x), without, none);
         masks.doubt[r] = doubt;
         any |= doubt;
     }
     if !WANTED {
-        let mut reach = 0.0;
         if OWN {
-            // In this order, so that the bound is no less than any pair's own.
-            reach = farthest * _mm512_reduce_max_ps(scaled_reach) * ((1.0 + 1e-6) / unit);
+            // Rounded as with `WANTED`, and so no less than any pair's own.
+            let reach = _mm512_mul_ps(_mm512_set1_ps(largest_of(verdict.row_reach)), column_reach);
+            (highest, least) = (_mm512_add_ps(highest, reach), _mm512_sub_ps(least, reach));
         }
-        let (highest, least) = (_mm512_reduce_max_ps(highest), _mm512_reduce_min_ps(least));
-        let none_wanted = highest + reach < verdict.from && least - reach > verdict.below;
-        return none_wanted.then_some(any != 0);
+        let high = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(highest, _mm512_set1_ps(verdict.from));
+        let low = _mm512_cmp_ps_mask::<_CMP_NGT_UQ>(least, below);
+        return (high | low == 0).then_some(any != 0);
     }
     Some(any != 0)
 }

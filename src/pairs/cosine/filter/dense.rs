@@ -23,7 +23,7 @@ use std::ops::Range;
 /// while all panels of rows j go by.
 const STRIP: usize = 256 << 10;
 /// Micro-tiles in a strip, at most ...
-const MOST: usize = 10;
+const MOST: usize = 20;
 /// ... and at least, where there are several threads to be kept busy ...
 const FEW: usize = 4;
 /// ... with so many strips each: some take longer, and so do some cores.
