@@ -252,16 +252,11 @@ def rate_of(run):
 
 
 def of_ceiling(what, rate, ceiling, goal):
-    share = rate / ceiling
-    verdict = "ok" if 100 * share >= goal else "MISSED"
-    return (
-        what,
-        f"{rate:.1f} GFLOP/s",
-        f"{ceiling:.1f} GFLOP/s",
-        f"{100 * share:.0f} %",
-        f">= {goal} %",
-        verdict,
-    )
+    share = f"{100 * rate / ceiling:.0f} %"
+    shown = (what, f"{rate:.1f} GFLOP/s", f"{ceiling:.1f} GFLOP/s", share)
+    if goal is None:
+        return (*shown, "", "")
+    return (*shown, f">= {goal} %", "ok" if 100 * rate / ceiling >= goal else "MISSED")
 
 
 def turns(what, shares):
@@ -301,18 +296,28 @@ def bench_embed():
 
 
 def document_pairs(vectors):
-    """All pairs of the dev corpus's layer documents by the vectors that were just made: real vectors,
-    whose principal axes the filter can use. Their useful rate counts every pair at its full 2d operations."""
-    before, _ = ceiling()
-    tenths, whole = (
-        ranks("--threads", "1", "cosine", vectors, "-o", fresh("documents"), *o, watched=False) for o in ([TENTHS], [])
-    )
-    most = max(before, ceiling()[0])
-    rate = rate_of(tenths)
-    name = "all pairs of its layer documents, weighted"
+    """All pairs of the dev corpus's layer documents by the vectors that were just made: real vectors, of which
+    some are equal, and whose principal axes the filter can use. The rate counts every pair of documents at its
+    full 2d operations, over the time of the whole command; the faster of two runs."""
+    import h5py
+    import numpy as np
+
+    with h5py.File(vectors) as file:
+        values = file["documents/vectors"][:]
+    matrix, (n, dims) = WORK / "document-vectors.npy", values.shape
+    np.save(matrix, values)
+    ceilings, runs = [ceiling()], {"plain": [], "weighted": [], "fine": []}
+    for _ in range(2):
+        for kind, file, options in [("plain", matrix, [TENTHS]), ("weighted", vectors, [TENTHS]), ("fine", vectors, [])]:
+            run = ranks("--threads", "1", "cosine", file, "-o", fresh("documents"), *options, watched=False)
+            runs[kind].append(run["seconds"])
+            ceilings.append(ceiling())
+    most = max(best for best, _ in ceilings)
+    plain, weighted = (n * (n - 1) * dims / min(runs[kind]) / 1e9 for kind in ("plain", "weighted"))
     return [
-        of_ceiling(f"{name}, 15 bins: tiles, of the ceiling", rate, most, 200),
-        limit("  with 200 bins more, whole command", whole["seconds"], None, "s", 90),
+        of_ceiling(f"all pairs of its {n} layer documents, 15 bins: whole command, of the ceiling", plain, most, 200),
+        of_ceiling("  weighted by documents, layers and images", weighted, most, None),
+        limit("  and with 200 bins more, whole command", min(runs["fine"]), None, "s", 90),
     ]
 
 

@@ -2,7 +2,7 @@
 # The two published sizes, 309,317 image and 582,391 layer documents of 300 dimensions, on synthetic
 # vectors (seeded), with two ranks of one thread: time, useful GFLOP/s and their share of the
 # multiply-add ceiling, and the most memory that all processes had together (shared pages once).
-# About 4 and 13 minutes on two cores with nobody else; 0.4 and 0.7 GB of disk for each.
+# About 3 to 4 and 10 to 13 minutes on two cores with nobody else; 0.4 and 0.7 GB of disk for each.
 #
 #   benches/published-sizes.sh [ROWS ...]
 set -euo pipefail

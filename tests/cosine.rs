@@ -56,9 +56,13 @@ fn the_same_bits_for_any_ranks_tiles_and_kernels() {
     let file = dir.path().join("v.npy");
     vectors(&file);
     let mut expected = None;
-    for (n, rows, kernel) in
-        [(1, "192", ""), (1, "700", "portable"), (2, "100", "avx2"), (3, "64", ""), (7, "33", "portable")]
-    {
+    for (n, rows, kernel) in [
+        (1, "192", ""),
+        (1, "700", "portable"),
+        (2, "100", "avx2"),
+        (3, "64", "avx2-int16"),
+        (7, "33", "portable"),
+    ] {
         let output = dir.path().join(format!("{n}-{rows}"));
         succeed(command(n, &file, &output).args(["--tile-rows", rows]).env("STRATIGRAPH_KERNEL", kernel));
         let found = results_in(&output);

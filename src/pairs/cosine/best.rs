@@ -176,10 +176,17 @@ impl Best {
         if list.len() <= self.k {
             return list.len();
         }
-        // The k-th best in f64 is at least this.
-        let least = |worst: f32| self.from(row).max(worst - 2.0 * self.error).next_down();
-        let mut kept = keep_best(list, self.k, |entry| entry.0, |worst| f64::from(least(worst)));
-        let mut from = least(list[self.k - 1].0);
+        let mut from = f32::NEG_INFINITY;
+        let mut kept = keep_best(
+            list,
+            self.k,
+            |entry| entry.0,
+            |worst| {
+                // The k-th best in f64 is at least this.
+                from = self.from(row).max(worst - 2.0 * self.error).next_down();
+                f64::from(from)
+            },
+        );
         if kept > self.k + (self.capacity - self.k) / 2 {
             // Too many that f32 cannot tell apart: f64 can, and equal scores go by row.
             let mut exact = self.scored(rows, row, list[..kept].iter().map(|(_, other)| *other));

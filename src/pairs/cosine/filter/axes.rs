@@ -46,7 +46,8 @@ const CHUNK: usize = 24;
 /// k of the bound, about r / X.
 const BALANCE: f64 = 1.0 / 4096.0;
 
-/// What a pair costs, in nanoseconds on a core of 2.8 GHz with AVX2; to choose by, only ratios matter.
+/// What a pair costs, in nanoseconds on a core of 2.8 GHz with AVX2; to choose by, only ratios matter. With
+/// AVX-512 all of it is about half, and the same ends were the fastest.
 mod price {
     /// A coordinate in integers ...
     pub const INTEGER: f64 = 0.022;

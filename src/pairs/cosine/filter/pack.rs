@@ -209,7 +209,8 @@ mod tests {
     #[test]
     fn every_value_has_its_place() {
         let n = 53;
-        for (d, width) in [5, 8, 21, 40].into_iter().flat_map(|d| [6, 8, 16, 48].map(|width| (d, width))) {
+        for (d, width) in [5, 8, 21, 40].into_iter().flat_map(|d| [6, 8, 16, 24, 48].map(|width| (d, width)))
+        {
             let values: Vec<f32> = (0..n * d).map(|v| v as f32 + 1.0).collect();
             let rows = Rows::new(&values, d);
             let range = 3u32..52;
@@ -232,7 +233,7 @@ mod tests {
             values in prop::collection::vec(-1.0f32..1.0, 40 * 30),
             dims in 1usize..40,
             scale in prop_oneof![Just(32766.0f32), Just(46000.0), 1.0f32..30000.0],
-            width in prop_oneof![Just(6usize), Just(16)],
+            width in prop_oneof![Just(6usize), Just(16), Just(24)],
         ) {
             let values: Vec<f32> = values.iter().map(|v| v.clamp(-0.7, 0.7)).collect();
             let rows = Rows::new(&values[..n as usize * dims], dims);

@@ -96,7 +96,7 @@ impl Masks {
     }
 
     /// # Safety
-    /// The CPU has AVX-512 F and VL.
+    /// The CPU has AVX-512 F and VL (and POPCNT, as all that have those).
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512vl,popcnt")]
     unsafe fn places_avx512(&self, into: &mut [u16; PAIRS + VECTOR]) -> usize {
