@@ -107,7 +107,7 @@ impl<'a> Tails<'a> {
     #[inline]
     fn settle(&self, these: &[u16], known: &Known<'_>, pending: &mut Pending) -> [u32; 2] {
         // The last pair fills up a vector that is not full.
-        let at = |l: usize| usize::from(these[l.min(these.len() - 1)]);
+        let at = |l: usize| these[l.min(these.len() - 1)];
         let bits = match self.cpu {
             // SAFETY: `Cpu::all` lists this kernel only where the CPU has what it needs; masks have bits for
             // pairs that there are.
@@ -124,21 +124,21 @@ impl<'a> Tails<'a> {
                     std::array::from_fn(|of| low[of] | high[of] << EIGHT)
                 }
             },
-            _ => self.settle_portable::<SOME>(std::array::from_fn(at), known, pending),
+            _ => self.settle_portable(these, known, pending),
         };
         bits.map(|bits| bits & ((1 << these.len()) - 1))
     }
 
-    fn settle_portable<const N: usize>(
+    fn settle_portable(
         &self,
-        at: [usize; N],
+        these: &[u16],
         &Known { verdict, scores }: &Known<'_>,
         pending: &mut Pending,
     ) -> [u32; 2] {
         let (axes, q) = (self.axes, pending.q);
         let lines = axes.tail_lines();
         let (mut doubt, mut wanted) = (0, 0);
-        for (l, p) in at.into_iter().enumerate() {
+        for (l, p) in these.iter().map(|p| usize::from(*p)).enumerate() {
             let (r, c) = (p / NR, p % NR);
             let x = &self.lines[(q * MOST_ROWS + r) * lines..][..lines];
             let y = self.columns[c];
@@ -160,17 +160,17 @@ impl<'a> Tails<'a> {
     /// The CPU has AVX2 and FMA; all pairs are below [`PAIRS`], of rows that there are.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn settle_avx2(&self, at: [usize; EIGHT], known: &Known<'_>, pending: &mut Pending) -> [u32; 2] {
+    unsafe fn settle_avx2(&self, at: [u16; EIGHT], known: &Known<'_>, pending: &mut Pending) -> [u32; 2] {
         use std::arch::x86_64::*;
         let (axes, q, &Known { verdict, scores }) = (self.axes, pending.q, known);
         let Judge::Grid { scale, offset, limit } = axes.cells.judge else {
-            return self.settle_portable(at, known, pending);
+            return self.settle_portable(&at, known, pending);
         };
         let lines = axes.tail_lines();
         let (whole, rows) = (&self.whole[q], &self.lines[q * MOST_ROWS * lines..]);
         let (mut own, mut score, mut from) = ([0.0; EIGHT], [0.0; EIGHT], [verdict.from; EIGHT]);
         let mut sums = [_mm256_setzero_si256(); EIGHT];
-        for (l, p) in at.into_iter().enumerate() {
+        for (l, p) in at.into_iter().map(usize::from).enumerate() {
             let (r, c) = (p / NR, p % NR);
             debug_assert!(p < PAIRS && (r + 1) * lines <= rows.len() && self.columns[c].len() == lines);
             // SAFETY: the caller's pairs are of this micro-tile, and rows i and j have so many lines.
@@ -206,7 +206,7 @@ impl<'a> Tails<'a> {
         }
         for (p, cell) in at.into_iter().zip(cells) {
             // SAFETY: as above.
-            unsafe { *pending.cells.get_unchecked_mut(p) = cell as u16 };
+            unsafe { *pending.cells.get_unchecked_mut(usize::from(p)) = cell as u16 };
         }
         let high = _mm256_cmp_ps::<_CMP_GE_OQ>(_mm256_add_ps(score, own), from);
         let low = _mm256_cmp_ps::<_CMP_LE_OQ>(_mm256_sub_ps(score, own), _mm256_set1_ps(verdict.below));
@@ -223,8 +223,9 @@ impl<'a> Tails<'a> {
     unsafe fn settle_avx512(&self, these: &[u16], known: &Known<'_>, pending: &mut Pending) -> [u32; 2] {
         use std::arch::x86_64::*;
         let (axes, q, &Known { verdict, scores }) = (self.axes, pending.q, known);
-        // Axes are for bins on a grid alone.
-        let Judge::Grid { scale, offset, limit } = axes.cells.judge else { return [u32::MAX, 0] };
+        let Judge::Grid { scale, offset, limit } = axes.cells.judge else {
+            return self.settle_portable(these, known, pending);
+        };
         let lines = axes.tail_lines();
         let (whole, rows) = (&self.whole[q], &self.lines[q * MOST_ROWS * lines..]);
         let (mut own, mut score, mut from) = ([0.0; SOME], [0.0; SOME], [verdict.from; SOME]);

@@ -199,7 +199,7 @@ fn row_of(scores: &Scores, r: usize) -> __m512 {
     unsafe { _mm512_load_ps(scores.0[r * VECTOR..][..VECTOR].as_ptr()) }
 }
 
-/// The same number for each column.
+/// A number for each column.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn of_columns(each: &[f32]) -> __m512 {
@@ -211,7 +211,7 @@ fn of_columns(each: &[f32]) -> __m512 {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn largest_of(each: &[f32; MR]) -> f32 {
-    // The second half is a part of the first once more.
+    // Two vectors that overlap.
     _mm512_reduce_max_ps(_mm512_max_ps(of_columns(each), of_columns(&each[MR - VECTOR..])))
 }
 
